@@ -1,0 +1,96 @@
+"""Log expected improvement: pure functions of a posterior's mean and spread."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import erfcx
+from scipy.special import log_ndtr
+from scipy.special import ndtr
+
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import Mask
+from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.surrogate.posterior import Posterior
+
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def log_h(u: Array) -> Array:
+    """log(φ(u) + u Φ(u)) without cancellation, for any shape.
+
+    Ament et al. (2023), "Unexpected improvements to expected improvement", eq. 9: below -1 the
+    sum is φ(u) (1 - |u| Φ(u) / φ(u)), and Φ / φ is a scaled complementary error function. Where
+    even that cancels, 1 - |u| Φ(u) / φ(u) → u^-2.
+    """
+    near = np.maximum(u, -1.0)
+    far = np.minimum(u, -1.0)
+    sum_near = np.log(np.exp(-0.5 * near * near - _LOG_SQRT_2PI) + near * ndtr(near))
+    ratio = -far * erfcx(-far / math.sqrt(2)) * math.sqrt(math.pi / 2)
+    rest = np.where(far > -1e4, np.log1p(-np.minimum(ratio, 1 - 1e-9)), -2 * np.log(-far))
+    return np.where(u > -1.0, sum_near, -0.5 * far * far - _LOG_SQRT_2PI + rest)
+
+
+def log_expected_improvement(mean: Array, std: Array, best: Array) -> tuple[Array, Array, Array]:
+    """Log EI below ``best``, with its derivatives by mean and by standard deviation.
+
+    Args:
+        mean: Any shape.
+        std: The same shape, positive.
+        best: Broadcasts against both; what is to be improved upon (smaller is better).
+    """
+    u = (best - mean) / std
+    log_improvement = log_h(u)
+    by_mean = -np.exp(log_ndtr(u) - log_improvement) / std
+    by_std = np.exp(-0.5 * u * u - _LOG_SQRT_2PI - log_improvement) / std
+    return log_improvement + np.log(std), by_mean, by_std
+
+
+def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
+    """Log of the weighted sum of members ``(M, n)`` → ``(n,)``, and each member's share of it."""
+    terms = log_values + log_weights[:, None]
+    top = terms.max(0)
+    shares = np.exp(terms - top)
+    total = shares.sum(0)
+    return top + np.log(total), shares / total
+
+
+class ExpectedImprovement:
+    """Log EI of a mixture of members, as a function of rows.
+
+    Each member measures improvement upon the posterior mean at its own best trial, in the units
+    of its own warp. To add them up, each one's EI is taken relative to the largest it has
+    anywhere on the screen.
+
+    Args:
+        space: Embeds the rows.
+        posterior: Of ``M`` members.
+        log_weights: ``(M,)``.
+    """
+
+    def __init__(self, space: SearchSpace, posterior: Posterior, log_weights: Array) -> None:
+        self._space = space
+        self._posterior = posterior
+        self._best = posterior.fitted.min(1, keepdims=True)
+        self._log_weights = log_weights
+
+    def calibrate(self, rows: Array, active: Mask) -> None:
+        """Makes each member's EI relative to its largest one at ``rows (n, d)``."""
+        self._log_weights = self._log_weights - self._members(rows, active).max(1)
+
+    def value(self, rows: Array, active: Mask) -> Array:
+        """Log EI ``(n,)`` at ``rows (n, d)``."""
+        return mixture(self._members(rows, active), self._log_weights)[0]
+
+    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
+        mean, std, pull = self._posterior.predict_and_pull(self._space.embed(rows, active))
+        members, by_mean, by_std = log_expected_improvement(mean, std, self._best)
+        value, shares = mixture(members, self._log_weights)
+        return value, self._space.pull(pull(shares * by_mean, shares * by_std), active)
+
+    def _members(self, rows: Array, active: Mask) -> Array:
+        mean, std = self._posterior.predict(self._space.embed(rows, active))
+        return log_expected_improvement(mean, std, self._best)[0]

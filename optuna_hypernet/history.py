@@ -1,0 +1,168 @@
+"""A study's trials as arrays. Finished trials never change, so each is read once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.distributions import check_distribution_compatibility
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import internal_row
+
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What a study's trials say.
+
+    Attributes:
+        names: The ``k`` parameters seen so far.
+        finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
+            in the order in which the trials finished.
+        values: ``(n,)``, smaller is better: NaN for a failed trial, or one pruned before its
+            first report. Infinities are kept.
+        pruned: ``(n,)`` true where the value is the last report of a pruned trial.
+        pending: ``(p, k)`` params of the running trials, as far as they are known.
+    """
+
+    names: list[str]
+    finished: Array
+    values: Array
+    pruned: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    pending: Array
+
+    def columns(self, names: Sequence[str], table: Array) -> Array:
+        """Columns ``names`` of ``finished`` or ``pending``; NaN for a name never seen."""
+        at = {name: j for j, name in enumerate(self.names)}
+        padded = np.column_stack([table, np.full(len(table), math.nan)])
+        return np.asarray(padded[:, [at.get(name, -1) for name in names]])
+
+
+class History:
+    """Reads a study's trials, and remembers those that are finished.
+
+    One instance may serve several studies in turn: it notices, and starts anew.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def distributions(self, study: Study) -> dict[str, BaseDistribution]:
+        """Latest distribution of every parameter seen in any trial, by name.
+
+        A parameter whose kind changes from trial to trial is left out.
+        """
+        trials = study.get_trials(deepcopy=False)
+        self._remember(trials)
+        latest = dict(self._latest)
+        for trial in trials:
+            if not trial.state.is_finished():
+                self._note_distributions(trial, latest)
+        return {
+            name: distribution
+            for name, (_, distribution) in sorted(latest.items())
+            if distribution is not None
+        }
+
+    @property
+    def finished(self) -> int:
+        """Number of finished trials at the last reading."""
+        return len(self._seen)
+
+    def read(self, study: Study, asking: int) -> Trials:
+        """All trials of a single-objective study but number ``asking``, the one being asked."""
+        trials = study.get_trials(deepcopy=False)
+        self._remember(trials)
+        running = [
+            trial
+            for trial in trials
+            if trial.state == TrialState.RUNNING and trial.number != asking
+        ]
+        pending = self._internal(running)
+        known = np.isfinite(pending).any(1)
+        minimise = study.direction == StudyDirection.MINIMIZE
+        return Trials(
+            names=list(self._names),
+            finished=self._finished,
+            values=self._values if minimise else -self._values,
+            pruned=self._pruned,
+            pending=pending[known],
+        )
+
+    def _forget(self) -> None:
+        self._seen: dict[int, FrozenTrial] = {}
+        self._latest: dict[str, tuple[int, BaseDistribution | None]] = {}
+        self._names: list[str] = []
+        self._finished = np.empty((0, 0))
+        self._values = np.empty(0)
+        self._pruned = np.empty(0, dtype=bool)
+
+    def _remember(self, trials: Sequence[FrozenTrial]) -> None:
+        """Reads what has finished since the last call; everything, if the study is another."""
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        new = [trial for trial in finished if self._seen.get(trial.number) is not trial]
+        if len(finished) - len(new) != len(self._seen):
+            self._forget()
+            new = finished
+        if not new:
+            return
+        new.sort(key=lambda trial: (_completed(trial), trial.number))
+        for trial in new:
+            self._seen[trial.number] = trial
+            self._note_distributions(trial, self._latest)
+        missing = [name for name in self._latest if name not in set(self._names)]
+        self._names += missing
+        wider = np.full((len(self._finished), len(missing)), math.nan)
+        self._finished = np.vstack([np.hstack([self._finished, wider]), self._internal(new)])
+        self._values = np.concatenate([self._values, [_value(trial) for trial in new]])
+        states = [trial.state == TrialState.PRUNED for trial in new]
+        self._pruned = np.concatenate([self._pruned, np.array(states, dtype=bool)])
+
+    def _internal(self, trials: Sequence[FrozenTrial]) -> Array:
+        rows = [internal_row(self._names, trial.params, trial.distributions) for trial in trials]
+        return np.array(rows, dtype=float).reshape(len(trials), len(self._names))
+
+    @staticmethod
+    def _note_distributions(
+        trial: FrozenTrial, latest: dict[str, tuple[int, BaseDistribution | None]]
+    ) -> None:
+        for name, distribution in trial.distributions.items():
+            number, known = latest.get(name, (-1, distribution))
+            if known is None or not _compatible(known, distribution):
+                latest[name] = (number, None)
+            elif trial.number > number:
+                latest[name] = (trial.number, distribution)
+
+
+def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
+    if one is other:
+        return True
+    try:
+        check_distribution_compatibility(one, other)
+    except ValueError:
+        return False
+    return True
+
+
+def _completed(trial: FrozenTrial) -> float:
+    return trial.datetime_complete.timestamp() if trial.datetime_complete else -math.inf
+
+
+def _value(trial: FrozenTrial) -> float:
+    """The objective value, or a pruned trial's last report; NaN if there is none."""
+    if trial.state == TrialState.COMPLETE:
+        return float(trial.values[0])
+    if trial.state == TrialState.PRUNED and trial.last_step is not None:
+        return float(trial.intermediate_values[trial.last_step])
+    return math.nan

@@ -1,0 +1,240 @@
+"""HypernetSampler: Optuna's hooks, guards and messages. The mathematics is elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.logging import get_logger
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_hypernet.history import History
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.suggestion import Request
+from optuna_hypernet.suggestion import draw
+from optuna_hypernet.suggestion import suggest
+from optuna_hypernet.surrogate.ensemble import Ensemble
+
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+
+_logger = get_logger(f"optuna.{__name__}")
+
+
+class HypernetSampler(BaseSampler):
+    """Sampler that descends on the loss predicted by a gated hypernetwork.
+
+    Drops into any study::
+
+        study = optuna.create_study(sampler=HypernetSampler(seed=0))
+        study.optimize(objective, n_trials=100)
+
+    A suggestion is found in five steps:
+
+    1. The first ``n_startup_trials`` trials are points of a scrambled Sobol sequence.
+    2. From then on the finished trials are encoded, their values warped, and a gated
+       hypernetwork with a Gaussian output layer is fitted to them by evidence.
+    3. The posterior is conditioned on finished trials, and on running ones for its spread.
+    4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
+       steps on the others.
+    5. In a discrete space no configuration is proposed twice until all were tried.
+
+    Parameters whose range moves are searched in their latest range; conditional parameters are
+    searched together with those on which they depend. Pruned trials count as no better than the
+    median of the complete ones. Failed trials are not learnt from, but not repeated either.
+
+    Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
+    a study that is resumed from its storage by a new sampler with the same seed goes on as if it
+    had not been interrupted.
+
+    Args:
+        seed:
+            Non-negative int, or None for fresh randomness. Like everywhere in Optuna, a study
+            with ``n_jobs`` other than 1 is not repeatable.
+        n_startup_trials:
+            Number of finished trials from which the hypernetwork takes over.
+        independent_sampler:
+            Sampler for whatever cannot be searched together with the rest: the first trial, and
+            parameters that no trial had before. Defaults to
+            :class:`~optuna.samplers.RandomSampler`.
+        warn_independent_sampling:
+            Whether to log a warning when, after startup, a parameter goes to that sampler.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If ``seed`` or ``n_startup_trials`` is negative.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 6,
+        independent_sampler: BaseSampler | None = None,
+        warn_independent_sampling: bool = True,
+    ) -> None:
+        if seed is not None:
+            _check_count("seed", seed, "Pass an int for repeatable studies, or None.")
+        _check_count("n_startup_trials", n_startup_trials, "Use 0 to start with the model.")
+        if not isinstance(independent_sampler, BaseSampler | None):
+            raise TypeError(
+                "independent_sampler must be a sampler object or None, got "
+                f"{independent_sampler!r}. Pass, for example, optuna.samplers.RandomSampler()."
+            )
+        if not isinstance(warn_independent_sampling, bool):
+            raise TypeError(
+                "warn_independent_sampling must be a bool, got "
+                f"{warn_independent_sampling!r}. Pass True or False."
+            )
+        self._seed = seed
+        self._n_startup_trials = n_startup_trials
+        self._independent_sampler = independent_sampler or RandomSampler(seed=seed)
+        self._warn_independent_sampling = warn_independent_sampling
+        self._forget()
+
+    def reseed_rng(self) -> None:
+        """Draws fresh randomness, here and in the independent sampler."""
+        self._seed = _fresh_seed()
+        self._independent_sampler.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All parameters seen so far, each with its latest range; empty if multi-objective."""
+        if len(study.directions) > 1:
+            self._tell_once(
+                "HypernetSampler models one objective: in this multi-objective study every "
+                f"parameter goes to {type(self._independent_sampler).__name__}. Use TPESampler "
+                "or NSGAIISampler for several objectives."
+            )
+            return {}
+        with self._lock:
+            known = self._history.distributions(study)
+        return {name: kind for name, kind in known.items() if not kind.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for all parameters of ``search_space``, found together."""
+        searched = {name: kind for name, kind in search_space.items() if not kind.single()}
+        if len(study.directions) > 1 or not searched:
+            return {}
+        space = SearchSpace(searched)
+        request = Request(
+            space, _fixed(space, trial), trial.number, self._entropy(), self._n_startup_trials
+        )
+        with self._lock:
+            trials = self._history.read(study, trial.number)
+            try:
+                with np.errstate(all="ignore"):
+                    row = suggest(request, trials, self._ensemble)
+            except (ArithmeticError, ValueError) as error:
+                self._tell_once(
+                    f"HypernetSampler could not fit trial {trial.number} ({error}); it was drawn "
+                    "at random. The study goes on, and so will the model."
+                )
+                row = draw(request)
+        return space.decode(row)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A value of the independent sampler."""
+        if self._warn_independent_sampling and len(study.directions) == 1:
+            with self._lock:
+                started = self._history.finished > self._n_startup_trials
+            if started:
+                _logger.warning(
+                    f"The parameter {param_name!r} of trial {trial.number} is sampled by "
+                    f"{type(self._independent_sampler).__name__}: it is new, or its value lay "
+                    "outside the range that this trial asks for. "
+                    "Silence this with warn_independent_sampling=False."
+                )
+        return self._independent_sampler.sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Passed on to the independent sampler."""
+        self._independent_sampler.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Passed on to the independent sampler."""
+        self._independent_sampler.after_trial(study, trial, state, values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments and the seed: all else is read again from the study's trials."""
+        state = self.__dict__.copy()
+        for forgotten in ("_lock", "_history", "_ensemble", "_told"):
+            del state[forgotten]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Starts without anything that can be read from a study."""
+        self._lock = threading.Lock()
+        self._history = History()
+        self._ensemble = Ensemble()
+        self._told: set[str] = set()
+
+    def _entropy(self) -> int:
+        """The seed; drawn on first use if there is none, so that unused copies differ."""
+        if self._seed is None:
+            self._seed = _fresh_seed()
+        return self._seed
+
+    def _tell_once(self, message: str) -> None:
+        kind = message[:40]
+        if kind not in self._told:
+            self._told.add(kind)
+            _logger.warning(message)
+
+
+def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:
+    """What the trial has already, ``(d,)`` in internal representation, NaN for the rest.
+
+    These are parameters suggested before, and those given to ``study.enqueue_trial``.
+    """
+    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    out = np.full(space.d, np.nan)
+    for j, (name, distribution) in enumerate(space.distributions.items()):
+        if name in params:
+            with contextlib.suppress(ValueError, TypeError):  # enqueued values may be anything
+                out[j] = distribution.to_internal_repr(params[name])
+    return out
+
+
+def _fresh_seed() -> int:
+    return int(np.random.default_rng().integers(2**63))
+
+
+def _check_count(name: str, value: Any, advice: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {value!r}. {advice}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}. {advice}")

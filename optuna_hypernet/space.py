@@ -1,0 +1,226 @@
+"""The search space: Optuna's distributions by name, and params as rows of [0, 1]^d.
+
+Notation, here and wherever rows are handled:
+
+* ``d`` parameters in the order of their sorted names; ``n`` rows; ``D`` embedding columns.
+* ``rows``: ``(n, d)`` floats, one column per parameter in [0, 1]. A discrete parameter sits at
+  the centre of its cell, a categorical one too (cell ``k`` of ``c`` is choice ``k``).
+* ``active``: ``(n, d)`` bools, false where a trial never asked for the parameter. Inactive
+  entries of ``rows`` hold the cell that contains 0.5, so that equal params are equal rows.
+* ``embedding``: ``(n, D)``, what the hypernetwork reads: numbers in [-1, 1], choices one-hot,
+  zeros where inactive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# Above this many values a discrete axis is handled as continuous: float64 cannot tell them apart.
+_MOST_CELLS = 2**44
+
+# Trials may lie outside the latest range of a parameter whose range moves. They keep informing
+# the surrogate, up to one range's width away on either side.
+_OUTSIDE = 1.0
+
+
+class SearchSpace:
+    """Distributions by name, and the maps between params, rows and embeddings.
+
+    Args:
+        distributions:
+            Optuna distributions by name; single-valued ones belong to nobody and are refused.
+
+    Attributes:
+        names: The ``d`` names, sorted, so that nothing depends on the order of a dict.
+        cardinality: ``(d,)`` number of values of each discrete parameter, 0 if continuous.
+        categorical: ``(d,)`` true for unordered parameters.
+        owner: ``(D,)`` the parameter that each embedding column belongs to.
+
+    Raises:
+        ValueError: If a distribution has a single value or is of an unknown kind.
+    """
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
+        self.names = sorted(distributions)
+        self.distributions = {name: distributions[name] for name in self.names}
+        axes = [_axis(name, distribution) for name, distribution in self.distributions.items()]
+        self.categorical: Mask = np.array([kind == "choice" for kind, *_ in axes], dtype=bool)
+        self.cardinality = np.array([count for _, count, *_ in axes], dtype=np.int64)
+        self._low = np.array([low for *_, low, _ in axes], dtype=float)
+        # Half the width: the width itself may overflow.
+        self._half = np.array([high / 2 - low / 2 for *_, low, high in axes], dtype=float)
+        self._log: Mask = np.array([kind == "log" for kind, *_ in axes], dtype=bool)
+        self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
+        self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
+        width = np.where(self.categorical, self.cardinality, 1)
+        self.owner = np.repeat(np.arange(self.d), width)
+        self._numeric = np.flatnonzero(~self.categorical)
+        self._first = np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64)
+
+    @property
+    def d(self) -> int:
+        """Number of parameters."""
+        return len(self.names)
+
+    @property
+    def size(self) -> float:
+        """Number of distinct params; ``inf`` as soon as one parameter is continuous."""
+        return math.prod(float(c) if c else math.inf for c in self.cardinality)
+
+    def encode(self, internal: Array) -> tuple[Array, Mask]:
+        """Rows and active mask of params in Optuna's internal representation.
+
+        Args:
+            internal: ``(n, d)`` numbers, or the index of a choice; NaN where not asked for.
+
+        Returns:
+            ``rows (n, d)`` and ``active (n, d)``.
+        """
+        active = np.isfinite(internal)
+        values = np.where(active, internal, np.where(self._log, 1.0, self._low))
+        values[:, self._log] = np.log(np.maximum(values[:, self._log], np.finfo(float).tiny))
+        rows = (values / 2 - self._low / 2) / self._half
+        rows = self.snap(np.clip(rows, -_OUTSIDE, 1 + _OUTSIDE))
+        return np.where(active, rows, self.snap(np.full((1, self.d), 0.5))), active
+
+    def decode(self, row: Array) -> dict[str, Any]:
+        """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds."""
+        levels = self.levels(row[None])[0]
+        positions = self._positions(row, slice(None))
+        return {
+            name: _value(
+                distribution, float(positions[j]), levels[j] if self.cardinality[j] else None
+            )
+            for j, (name, distribution) in enumerate(self.distributions.items())
+        }
+
+    def levels(self, rows: Array) -> NDArray[np.int64]:
+        """Index of the cell that each discrete entry lies in, ``(n, d)``; 0 if continuous."""
+        cells = np.zeros(rows.shape)
+        j = self._linear_cells
+        cells[:, j] = np.floor(rows[:, j] * self.cardinality[j])
+        j = self._log_cells
+        values = np.exp(np.minimum(self._positions(rows[:, j], j), 700.0))
+        cells[:, j] = np.round(values) - self._smallest(j)
+        return np.clip(cells, 0, np.maximum(self.cardinality - 1, 0)).astype(np.int64)
+
+    def centres(self, j: int, levels: NDArray[np.int64]) -> Array:
+        """Position in [0, 1] of the cells ``levels`` of the discrete parameter ``j``."""
+        if not self._log[j]:
+            return (levels + 0.5) / self.cardinality[j]
+        return np.asarray((np.log(self._smallest(j) + levels) - self._low[j]) / 2 / self._half[j])
+
+    def snap(self, rows: Array) -> Array:
+        """Rows with every discrete entry inside [0, 1] moved to the centre of its cell."""
+        rows = rows.copy()
+        levels = self.levels(rows)
+        j = self._linear_cells
+        centred = (levels[:, j] + 0.5) / self.cardinality[j]
+        inside = (rows[:, j] >= 0) & (rows[:, j] <= 1)
+        rows[:, j] = np.where(inside | self.categorical[j], centred, rows[:, j])
+        for k in self._log_cells:
+            inside = (rows[:, k] >= 0) & (rows[:, k] <= 1)
+            rows[:, k] = np.where(inside, self.centres(k, levels[:, k]), rows[:, k])
+        return rows
+
+    def embed(self, rows: Array, active: Mask) -> Array:
+        """Embedding ``(n, D)`` of rows: numbers in [-1, 1], choices one-hot times sqrt(2).
+
+        Two choices of one parameter are then 2 apart, as the ends of a range are.
+        """
+        out = np.zeros((len(rows), len(self.owner)))
+        j = self._numeric
+        out[:, self._first[j]] = (2 * rows[:, j] - 1) * active[:, j]
+        levels = self.levels(rows)
+        for k in np.flatnonzero(self.categorical):
+            at = np.flatnonzero(active[:, k])
+            out[at, self._first[k] + levels[at, k]] = math.sqrt(2)
+        return out
+
+    def pull(self, gradient: Array, active: Mask) -> Array:
+        """Gradient by rows ``(n, d)`` from one by the embedding ``(n, D)``; 0 for choices."""
+        out = np.zeros(active.shape)
+        j = self._numeric
+        out[:, j] = 2 * gradient[:, self._first[j]] * active[:, j]
+        return out
+
+    def _positions(self, rows: Array, j: Any) -> Array:
+        """Positions on the axes ``j`` (logarithms on log axes) of entries in [0, 1]."""
+        return np.asarray(self._low[j] + rows * self._half[j] + rows * self._half[j])
+
+    def _smallest(self, j: Any) -> Any:
+        """Smallest values of the log-int parameters ``j``, whose axes start half a unit lower."""
+        return np.round(np.exp(self._low[j]) + 0.5)
+
+
+def internal_row(
+    names: Sequence[str], params: Mapping[str, Any], kinds: Mapping[str, BaseDistribution]
+) -> list[float]:
+    """One trial's params in Optuna's internal representation, NaN where a name is missing.
+
+    Args:
+        names: The columns.
+        params: Values by name, as the objective saw them.
+        kinds: The trial's own distributions: a choice is looked up in the very tuple it came
+            from, because copies of arbitrary objects need not compare equal.
+    """
+    return [
+        kinds[name].to_internal_repr(params[name]) if name in params else math.nan
+        for name in names
+    ]
+
+
+def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, float]:
+    """Kind, number of values (0: continuous) and ends of one parameter's axis.
+
+    The ends are half a step wider than the range, so that the end values of a grid own as much
+    of [0, 1] as the others; those of a log axis are logarithms.
+    """
+    if distribution.single():
+        raise ValueError(
+            f"Parameter {name!r} has a single value: {distribution}. Single-valued parameters "
+            "are never searched; leave it out of the search space."
+        )
+    if isinstance(distribution, CategoricalDistribution):
+        count = len(distribution.choices)
+        return "choice", count, -0.5, count - 0.5
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        low, high, step = distribution.low, distribution.high, distribution.step or 0
+        count = round((high - low) / step) + 1 if step else 0
+        count = count if count <= _MOST_CELLS else 0
+        if distribution.log:
+            return "log", count, math.log(low - step / 2), math.log(high + step / 2)
+        return "linear", count, low - step / 2, high + step / 2
+    raise ValueError(
+        f"Parameter {name!r} has a {type(distribution).__name__}, which is not known here. "
+        "Use FloatDistribution, IntDistribution or CategoricalDistribution."
+    )
+
+
+def _value(distribution: BaseDistribution, position: float, level: int | None) -> Any:
+    """The value of cell ``level``, or at ``position`` (a logarithm on log axes) if None."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[level or 0]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = math.exp(position) if distribution.log else position
+    if level is not None and step is not None:
+        value = low + int(level) * step
+    elif isinstance(distribution, IntDistribution):
+        value = low + round((value - low) / distribution.step) * distribution.step
+    value = min(max(value, low), high)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)

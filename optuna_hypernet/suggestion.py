@@ -1,0 +1,90 @@
+"""One suggestion, from a study's trials to a row: start, condition, descend. Knows no Study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from optuna_hypernet.acquisition import ExpectedImprovement
+from optuna_hypernet.conditions import Conditions
+from optuna_hypernet.descent import Domain
+from optuna_hypernet.descent import propose
+from optuna_hypernet.history import Trials
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.surrogate.ensemble import Ensemble
+
+
+_N_INCUMBENTS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        space: The parameters to be suggested.
+        fixed: ``(d,)`` internal representation of what the trial has already, NaN elsewhere.
+        number: The trial's number.
+        seed: The sampler's.
+        n_startup_trials: Number of usable trials from which the surrogate takes over.
+    """
+
+    space: SearchSpace
+    fixed: Array
+    number: int
+    seed: int
+    n_startup_trials: int
+
+
+def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
+    """The row ``(d,)`` to be evaluated next.
+
+    Raises:
+        ArithmeticError: On numerical trouble in the surrogate.
+        ValueError: The same; numpy.linalg.LinAlgError is one.
+    """
+    space = request.space
+    rows, active = space.encode(trials.columns(space.names, trials.finished))
+    running, running_active = space.encode(trials.columns(space.names, trials.pending))
+    asked = active.any(1)
+    domain = _domain(request, Conditions(space, rows[asked], active[asked]))
+    usable = asked & ~np.isnan(trials.values)
+    if usable.sum() < max(request.n_startup_trials, 1):
+        sequence = qmc.Sobol(space.d, scramble=True, seed=request.seed)
+        return domain.project(sequence.fast_forward(request.number).random(1))[0][0]
+    values, pruned = trials.values[usable], trials.pruned[usable]
+    posterior, log_weights = ensemble.condition(
+        space.owner,
+        space.embed(rows[usable], active[usable]),
+        values,
+        pruned,
+        space.embed(running, running_active),
+    )
+    best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
+    return propose(
+        ExpectedImprovement(space, posterior, log_weights),
+        domain,
+        incumbents=rows[usable][best],
+        tried=np.concatenate([rows[asked], running]),
+        rng=_generator(request),
+    )
+
+
+def draw(request: Request) -> Array:
+    """A uniformly random row ``(d,)``: what is left when the surrogate fails."""
+    nothing = np.empty((0, request.space.d))
+    domain = _domain(request, Conditions(request.space, nothing, nothing.astype(bool)))
+    return domain.project(_generator(request).random((1, request.space.d)))[0][0]
+
+
+def _domain(request: Request, conditions: Conditions) -> Domain:
+    fixed, known = request.space.encode(request.fixed[None])
+    return Domain(request.space, conditions, np.where(known, fixed, np.nan)[0])
+
+
+def _generator(request: Request) -> np.random.Generator:
+    """Randomness of one trial: never the same for two trials, always for one."""
+    return np.random.default_rng([request.seed, request.number])

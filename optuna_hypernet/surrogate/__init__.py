@@ -1,0 +1,1 @@
+"""λ → response weights, learnt from trials alone. Never imports torch."""

@@ -1,0 +1,157 @@
+r"""The hypernetwork's prior: gates, an infinitely wide trunk and a Gaussian head, integrated out.
+
+The hypernetwork maps a configuration λ to the weights of a response model,
+
+.. math:: w(λ) = W ψ(g ∘ e(λ)), \qquad W \sim \mathcal N(0, I),
+
+with the embedding e(λ) of :mod:`optuna_hypernet.space`, one gate g_j = exp ρ_j per parameter
+(relevance, as in automatic relevance determination) and a trunk ψ with three parts: linear units,
+error-function units of one hidden layer, and random Fourier units. Only final values are seen
+here, so w(λ) is one number: the predicted level. With infinitely many units the head can be
+integrated out, and what is left is the covariance of responses:
+
+.. math::
+    k(a, b) = \frac{v_1}{d} a \cdot b
+            + v_2 \frac{2}{π} \arcsin \frac{2 (β + a \cdot b)}
+              {\sqrt{(1 + 2 (β + a \cdot a)) (1 + 2 (β + b \cdot b))}}
+            + v_3 (1 + r + r^2 / 3) e^{-r}, \qquad r = \sqrt 5 |a - b|,
+
+for gated embeddings a and b. The second term is the network of Williams (1998, "Computation with
+infinite neural networks", eq. 11), the third is Matérn 5/2 (Rasmussen & Williams 2006, eq. 4.17).
+
+Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` parameters, ``D``
+embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, then v_1, v_2, v_3, β, noise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+Array = NDArray[np.float64]
+
+#: Number of entries of ``theta`` beyond the gates: v_1, v_2, v_3, β, noise.
+N_SHARED = 5
+
+# Added to the noise: keeps the covariance of repeated configurations invertible.
+_JITTER = 1e-6
+
+
+class Hypernetwork:
+    """Prior over responses, for ``M`` members at once.
+
+    Args:
+        theta: ``(M, d + 5)`` logarithms of the gates, v_1, v_2, v_3, β and noise variance.
+        owner: ``(D,)`` the parameter that each embedding column belongs to, ascending.
+    """
+
+    def __init__(self, theta: Array, owner: NDArray[np.int64]) -> None:
+        self.theta = theta
+        self.owner = owner
+        self.d = theta.shape[1] - N_SHARED
+        self._gates = np.exp(theta[:, : self.d])[:, None, owner]  # (M, 1, D)
+        shared = np.exp(theta[:, self.d :])[:, :, None, None]  # (M, 5, 1, 1)
+        self._linear, self._arcsine, self._matern = (
+            shared[:, 0] / self.d,
+            shared[:, 1],
+            shared[:, 2],
+        )
+        self._bias = shared[:, 3]
+        self.noise: Array = shared[:, 4, 0, 0] + _JITTER  # (M,)
+
+    def gate(self, embedding: Array) -> Array:
+        """Gated embeddings ``(M, n, D)``."""
+        return np.asarray(embedding * self._gates)
+
+    def ungate(self, gradient: Array) -> Array:
+        """Gradient by the embedding ``(M, n, D)`` from one by the gated embedding."""
+        return np.asarray(gradient * self._gates)
+
+    def variance(self, a: Array) -> tuple[Array, Array]:
+        """Prior variance ``(M, n)`` at gated rows, and its derivative by |a|^2."""
+        square = np.einsum("mnd,mnd->mn", a, a)
+        bias = self._bias[:, :, 0]
+        wide = 1 + 2 * (square + bias)
+        value = (
+            self._linear[:, 0] * square
+            + self._arcsine[:, 0] * (2 / np.pi) * np.arcsin(1 - 1 / wide)
+            + self._matern[:, 0]
+        )
+        # d/dq arcsin(1 - 1/q) = 1 / (q sqrt(2 q - 1)), and dq = 2 d|a|^2.
+        slope = self._linear[:, 0] + self._arcsine[:, 0] * (4 / np.pi) / (
+            wide * np.sqrt(2 * wide - 1)
+        )
+        return value, slope
+
+    def covariance(self, a: Array, b: Array) -> Covariance:
+        """Covariance of the responses at gated rows ``a (M, n, D)`` and ``b (M, m, D)``."""
+        dot = a @ b.transpose(0, 2, 1)
+        aa = np.einsum("mnd,mnd->mn", a, a)[:, :, None]
+        bb = np.einsum("mnd,mnd->mn", b, b)[:, None, :]
+        wide_a = 1 + 2 * (aa + self._bias)
+        spread = 2 / np.sqrt(wide_a * (1 + 2 * (bb + self._bias)))
+        cosine = (dot + self._bias) * spread
+        square = aa + bb
+        square -= 2 * dot
+        r = np.sqrt(5 * np.maximum(square, 0, out=square))
+        decay = np.exp(-r)
+        angle = (2 / np.pi) * np.arcsin(cosine)
+        bump = (1 + r + r * r / 3) * decay
+        value = self._linear * dot + self._arcsine * angle + self._matern * bump
+        return Covariance(value, a, b, dot, wide_a, spread, cosine, angle, bump, r, decay)
+
+    def pull(self, weight: Array, at: Covariance) -> Array:
+        """Gradient by ``a (M, n, D)`` of sum(weight * k(a, b)), ``b`` held still.
+
+        Args:
+            weight: ``(M, n, m)`` derivative of some quantity by the covariance.
+            at: What :meth:`covariance` returned for ``a`` and ``b``.
+        """
+        arcsine = self._arcsine * self._arcsine_slope(at)  # by the cosine
+        matern = self._matern * (-5 / 6) * (1 + at.r) * at.decay  # by |a - b|^2
+        by_dot = weight * (self._linear + arcsine * at.spread - 2 * matern)
+        by_square = weight * (matern - arcsine * at.cosine / at.wide_a)
+        return np.asarray(by_dot @ at.b + 2 * by_square.sum(2, keepdims=True) * at.a)
+
+    def pull_theta(self, weight: Array, at: Covariance) -> Array:
+        """Gradient by ``theta (M, d + 5)`` of sum(weight * (k(a, a) + noise I)).
+
+        Args:
+            weight: ``(M, n, n)``, symmetric.
+            at: What :meth:`covariance` returned for ``a`` and ``a``.
+        """
+        by_gate = 2 * np.einsum("mnd,mnd->md", self.pull(weight, at), at.a)
+        first = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        slope = self._arcsine_slope(at) * (at.spread - 2 * at.cosine / at.wide_a)
+        shared = [
+            self._linear[:, 0, 0] * np.einsum("mij,mij->m", weight, at.dot),
+            self._arcsine[:, 0, 0] * np.einsum("mij,mij->m", weight, at.angle),
+            self._matern[:, 0, 0] * np.einsum("mij,mij->m", weight, at.bump),
+            (self._arcsine * self._bias)[:, 0, 0] * np.einsum("mij,mij->m", weight, slope),
+            (self.noise - _JITTER) * np.einsum("mii->m", weight),
+        ]
+        return np.concatenate([np.add.reduceat(by_gate, first, axis=1), np.stack(shared, 1)], 1)
+
+    @staticmethod
+    def _arcsine_slope(at: Covariance) -> Array:
+        """Derivative of ``angle`` by ``cosine``, which stays below 1 because β > 0."""
+        return np.asarray((2 / np.pi) / np.sqrt(1 - at.cosine * at.cosine))
+
+
+class Covariance(NamedTuple):
+    """``value (M, n, m)`` and what its gradients need, under the names of the formula above."""
+
+    value: Array
+    a: Array  # (M, n, D)
+    b: Array  # (M, m, D)
+    dot: Array
+    wide_a: Array  # (M, n, 1), 1 + 2 (β + |a|^2)
+    spread: Array  # 2 / sqrt of the product of both such factors
+    cosine: Array
+    angle: Array
+    bump: Array
+    r: Array
+    decay: Array

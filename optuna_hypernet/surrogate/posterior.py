@@ -1,0 +1,95 @@
+"""The posterior over responses: the hypernetwork's prior, conditioned on trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from optuna_hypernet.surrogate.evidence import cholesky
+from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+
+
+Array = NDArray[np.float64]
+
+_SMALLEST_VARIANCE = 1e-14
+
+
+class Posterior:
+    """Exact posterior of ``M`` members over the response at any configuration.
+
+    Rasmussen & Williams (2006), eqs. 2.25 and 2.26.
+
+    Args:
+        network: The prior of the members.
+        embedding: ``(n, D)`` of the trials.
+        values: ``(M, n)`` warped objective values, one warp per member.
+        pending: ``(p, D)`` of configurations that are running. They narrow the spread and leave
+            the mean alone: they are conditioned on as if they returned what is expected of them.
+
+    Attributes:
+        fitted: ``(M, n)`` posterior mean at the trials themselves.
+        left_out: ``(M, n)`` mean at each trial as predicted from all the others (eq. 5.12).
+
+    Raises:
+        numpy.linalg.LinAlgError: If a covariance is not positive definite.
+    """
+
+    def __init__(
+        self, network: Hypernetwork, embedding: Array, values: Array, pending: Array | None = None
+    ) -> None:
+        self._network = network
+        self._condition(embedding, values)
+        noise = network.noise[:, None]
+        self.fitted: Array = values - noise * self._solution
+        precision = np.einsum("mij,mij->mj", self._whiten, self._whiten)
+        self.left_out: Array = values - self._solution / precision
+        if pending is not None and len(pending):
+            expected, _ = self.predict(pending)
+            self._condition(np.concatenate([embedding, pending]), np.hstack([values, expected]))
+
+    def _condition(self, embedding: Array, values: Array) -> None:
+        network = self._network
+        self._gated = network.gate(embedding)
+        covariance = network.covariance(self._gated, self._gated).value
+        covariance += network.noise[:, None, None] * np.eye(len(embedding))
+        # The inverse factors: whitening is then one matrix product for any number of rows.
+        self._whiten = np.stack([lapack.dtrtri(cholesky(k), lower=1)[0] for k in covariance])
+        white = self._whiten @ values[:, :, None]
+        self._solution: Array = (self._whiten.transpose(0, 2, 1) @ white)[:, :, 0]
+
+    def predict(self, embedding: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation ``(M, n)`` of the response, without noise."""
+        gated = self._network.gate(embedding)
+        covariance = self._network.covariance(gated, self._gated).value
+        mean = np.einsum("mij,mj->mi", covariance, self._solution)
+        white = covariance @ self._whiten.transpose(0, 2, 1)
+        variance = self._network.variance(gated)[0] - np.einsum("mij,mij->mi", white, white)
+        return mean, np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
+
+    def predict_and_pull(
+        self, embedding: Array
+    ) -> tuple[Array, Array, Callable[[Array, Array], Array]]:
+        """As :meth:`predict`, with the map from gradients by mean and standard deviation,
+        ``(M, n)`` each, to the gradient by the embedding, ``(n, D)``, summed over members.
+        """
+        network = self._network
+        gated = network.gate(embedding)
+        covariance = network.covariance(gated, self._gated)
+        mean = np.einsum("mij,mj->mi", covariance.value, self._solution)
+        white = covariance.value @ self._whiten.transpose(0, 2, 1)
+        prior, slope = network.variance(gated)
+        variance = prior - np.einsum("mij,mij->mi", white, white)
+        std = np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
+
+        def pull(by_mean: Array, by_std: Array) -> Array:
+            by_variance = np.where(variance > _SMALLEST_VARIANCE, by_std / (2 * std), 0.0)
+            weight = by_mean[:, :, None] * self._solution[:, None, :]
+            weight -= 2 * by_variance[:, :, None] * (white @ self._whiten)
+            by_gated = network.pull(weight, covariance)
+            by_gated += 2 * (by_variance * slope)[:, :, None] * gated
+            return np.asarray(network.ungate(by_gated).sum(0))
+
+        return mean, std, pull

@@ -1,0 +1,74 @@
+"""Output warps: monotone maps of objective values, so that a Gaussian head can model them.
+
+Objective values of real tuning problems span decades, pile up at a plateau or diverge. No single
+warp serves all studies: ranks win on tuning tables and stall on smooth functions, where the raw
+scale wins. So the surrogate keeps one member per warp and weighs them by how well each predicts
+the order of the trials left out (:func:`optuna_hypernet.surrogate.ensemble.fit`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+NAMES = ("rank", "half-rank", "identity")
+
+
+def settle(values: Array, pruned: Mask) -> Array:
+    """Values ``(n,)`` that can be computed with, smaller is better.
+
+    * Infinities move to the ends of the finite values.
+    * A pruned trial, whose value is its last report, counts as no better than the median of the
+      complete ones: that is what pruning says, whatever the report was.
+    * All is scaled by a power of two to within [-1, 1]: no digit is lost, and 1e300 can be squared.
+    """
+    ok = np.isfinite(values)
+    if not ok.any():
+        return np.sign(values)
+    values = np.clip(values, values[ok].min(), values[ok].max())
+    if not pruned.all():
+        values = np.where(pruned, np.maximum(values, np.median(values[~pruned])), values)
+    return np.asarray(np.ldexp(values, -int(np.frexp(np.abs(values).max())[1])))
+
+
+def warp(values: Array, name: str) -> Array:
+    """Values ``(n,)``, smaller is better, warped and standardised (mean 0, variance 1).
+
+    Args:
+        values: Finite values; constant ones become zeros.
+        name:
+            ``"identity"``; ``"rank"``: Gaussian quantiles of the ranks; ``"half-rank"``: the
+            better half keeps its scale, the worse half is ranked (after Vizier's half-rank
+            warp, arXiv 2408.11527).
+    """
+    if values.max() == values.min():
+        return np.zeros_like(values)
+    if name == "identity":
+        return _standard(values)
+    ranks = ndtri((_ranks(values) + 0.5) / len(values))
+    if name == "rank":
+        return _standard(ranks)
+    median = np.median(values)
+    better = values <= median
+    scale = np.sqrt(np.mean((values[better] - median) ** 2))
+    if scale == 0:
+        return _standard(ranks)
+    return _standard(np.where(better, (values - median) / scale, ranks))
+
+
+def _standard(values: Array) -> Array:
+    centred = values - values.mean()
+    scale = np.abs(centred).max()
+    return np.asarray(centred / scale / np.sqrt(np.mean((centred / scale) ** 2)))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 0, ties sharing their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts + 1) / 2)[inverse.reshape(-1)])
