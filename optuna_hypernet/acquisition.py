@@ -76,9 +76,15 @@ class ExpectedImprovement:
         self._best = posterior.fitted.min(1, keepdims=True)
         self._log_weights = log_weights
 
-    def calibrate(self, rows: Array, active: Mask) -> None:
-        """Makes each member's EI relative to its largest one at ``rows (n, d)``."""
-        self._log_weights = self._log_weights - self._members(rows, active).max(1)
+    def calibrate(self, rows: Array, active: Mask) -> Array:
+        """Makes each member's EI relative to its largest one at ``rows (n, d)``.
+
+        Returns:
+            The log EI ``(n,)`` at these rows, on the new scale.
+        """
+        members = self._members(rows, active)
+        self._log_weights = self._log_weights - members.max(1)
+        return mixture(members, self._log_weights)[0]
 
     def value(self, rows: Array, active: Mask) -> Array:
         """Log EI ``(n,)`` at ``rows (n, d)``."""

@@ -68,6 +68,20 @@ class Domain:
         """One number ``(n,)`` per row: equal rows, and in practice no others, share it."""
         return np.asarray((rows * self._hash).sum(1))
 
+    def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> Array:
+        """Those of ``rows (n, d)`` that are not among ``tried``.
+
+        If that leaves none, and the domain is discrete: one that was not tried, drawn from all
+        there are; any one, once all were.
+        """
+        known = self.keys(tried)
+        fresh = rows[~np.isin(self.keys(rows), known)]
+        if not len(fresh):
+            rows = rows if (grid := self.grid(_LARGE_GRID)) is None else grid
+            left = rows[~np.isin(self.keys(rows), known)]
+            fresh = rng.choice(left if len(left) else rows)[None]
+        return np.asarray(fresh)
+
     def grid(self, most: int) -> Array | None:
         """Every row, if the free parameters have at most ``most`` combinations."""
         free = [j for j in range(self.space.d) if np.isnan(self.fixed[j])]
@@ -97,16 +111,13 @@ def propose(
         tried: ``(n, d)`` rows never to be proposed again, unless nothing else is left.
         rng: Draws the screen.
     """
-    known = domain.keys(tried)
     rows = domain.grid(_SMALL_GRID)
     if rows is None:
         screen = [uniform(domain, _N_SOBOL, rng), _perturbed(domain, incumbents, rng)]
         rows = domain.project(np.concatenate(screen))[0]
-    rows = rows[~np.isin(domain.keys(rows), known)]
-    if not len(rows):
-        return _left_over(domain, known, rng)
-    acquisition.calibrate(rows, domain.conditions.active(rows))
-    scores = acquisition.value(rows, domain.conditions.active(rows))
+    rows = domain.untried(rows, tried, rng)
+    known = domain.keys(tried)
+    scores = acquisition.calibrate(rows, domain.conditions.active(rows))
     top = np.argsort(-scores, kind="stable")[:_N_STARTS]
     starts, scores = rows[top], scores[top]
     for _ in range(_ROUNDS):
@@ -145,7 +156,7 @@ def _flip(
 ) -> tuple[Array, Array]:
     """Moves each start to its best neighbour that differs in one discrete parameter."""
     for _ in range(_FLIPS if len(domain.flipping) else 0):
-        blocks = [_neighbours(domain, starts, j) for j in domain.flipping]
+        blocks = [_neighbours(domain, starts, j) for j in domain.flipping.tolist()]
         rows = np.concatenate(blocks, 1)  # (s, f, d)
         flat, active = domain.project(rows.reshape(-1, rows.shape[2]))
         values = acquisition.value(flat, active)
@@ -220,12 +231,3 @@ def _polish(acquisition: ExpectedImprovement, domain: Domain, start: Array, scor
     row[0, j] = found.x
     row, active = domain.project(row)
     return row[0] if acquisition.value(row, active)[0] >= score else start
-
-
-def _left_over(domain: Domain, known: Array, rng: np.random.Generator) -> Array:
-    """A row of a discrete domain that was not tried yet; any row once all were."""
-    rows = domain.grid(_LARGE_GRID)
-    if rows is None:
-        rows = domain.project(uniform(domain, _N_SOBOL, rng))[0]
-    fresh = rows[~np.isin(domain.keys(rows), known)]
-    return np.asarray(rng.choice(fresh if len(fresh) else rows))

@@ -100,7 +100,9 @@ class HypernetSampler(BaseSampler):
             )
         self._seed = seed
         self._n_startup_trials = n_startup_trials
-        self._independent_sampler = independent_sampler or RandomSampler(seed=seed)
+        self._independent_sampler = independent_sampler or RandomSampler(
+            seed=None if seed is None else seed % 2**32
+        )
         self._warn_independent_sampling = warn_independent_sampling
         self._forget()
 
@@ -115,9 +117,10 @@ class HypernetSampler(BaseSampler):
         """All parameters seen so far, each with its latest range; empty if multi-objective."""
         if len(study.directions) > 1:
             self._tell_once(
+                "several objectives",
                 "HypernetSampler models one objective: in this multi-objective study every "
                 f"parameter goes to {type(self._independent_sampler).__name__}. Use TPESampler "
-                "or NSGAIISampler for several objectives."
+                "or NSGAIISampler for several objectives.",
             )
             return {}
         with self._lock:
@@ -135,18 +138,18 @@ class HypernetSampler(BaseSampler):
         request = Request(
             space, _fixed(space, trial), trial.number, self._entropy(), self._n_startup_trials
         )
-        with self._lock:
+        with self._lock, np.errstate(all="ignore"):
             trials = self._history.read(study, trial.number)
             try:
-                with np.errstate(all="ignore"):
-                    row = suggest(request, trials, self._ensemble)
-            except (ArithmeticError, ValueError) as error:
+                row = suggest(request, trials, self._ensemble)
+            except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
                 self._tell_once(
-                    f"HypernetSampler could not fit trial {trial.number} ({error}); it was drawn "
-                    "at random. The study goes on, and so will the model."
+                    "numerical trouble",
+                    f"HypernetSampler could not model trial {trial.number} ({error}) and drew it "
+                    "at random. The study goes on, and it will try again.",
                 )
                 row = draw(request)
-        return space.decode(row)
+            return space.decode(row)
 
     def sample_independent(
         self,
@@ -208,8 +211,7 @@ class HypernetSampler(BaseSampler):
             self._seed = _fresh_seed()
         return self._seed
 
-    def _tell_once(self, message: str) -> None:
-        kind = message[:40]
+    def _tell_once(self, kind: str, message: str) -> None:
         if kind not in self._told:
             self._told.add(kind)
             _logger.warning(message)

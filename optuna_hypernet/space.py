@@ -32,6 +32,10 @@ Mask = NDArray[np.bool_]
 # Above this many values a discrete axis is handled as continuous: float64 cannot tell them apart.
 _MOST_CELLS = 2**44
 
+# A log axis narrower than this, relative to its values, is as good as linear; its logarithms are
+# too close to each other to be told apart.
+_NARROW = 1e-6
+
 # Trials may lie outside the latest range of a parameter whose range moves. They keep informing
 # the surrogate, up to one range's width away on either side.
 _OUTSIDE = 1.0
@@ -61,8 +65,9 @@ class SearchSpace:
         self.categorical: Mask = np.array([kind == "choice" for kind, *_ in axes], dtype=bool)
         self.cardinality = np.array([count for _, count, *_ in axes], dtype=np.int64)
         self._low = np.array([low for *_, low, _ in axes], dtype=float)
-        # Half the width: the width itself may overflow.
-        self._half = np.array([high / 2 - low / 2 for *_, low, high in axes], dtype=float)
+        # Half the width: the width itself may overflow, and may be lost to rounding.
+        half = np.array([high / 2 - low / 2 for *_, low, high in axes], dtype=float)
+        self._half = np.maximum(half, np.finfo(float).tiny)
         self._log: Mask = np.array([kind == "log" for kind, *_ in axes], dtype=bool)
         self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
@@ -101,10 +106,9 @@ class SearchSpace:
         """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds."""
         levels = self.levels(row[None])[0]
         positions = self._positions(row, slice(None))
+        positions[self._log] = np.exp(positions[self._log])
         return {
-            name: _value(
-                distribution, float(positions[j]), levels[j] if self.cardinality[j] else None
-            )
+            name: _value(distribution, positions[j], levels[j] if self.cardinality[j] else None)
             for j, (name, distribution) in enumerate(self.distributions.items())
         }
 
@@ -121,7 +125,7 @@ class SearchSpace:
     def centres(self, j: int, levels: NDArray[np.int64]) -> Array:
         """Position in [0, 1] of the cells ``levels`` of the discrete parameter ``j``."""
         if not self._log[j]:
-            return (levels + 0.5) / self.cardinality[j]
+            return np.asarray((levels + 0.5) / self.cardinality[j])
         return np.asarray((np.log(self._smallest(j) + levels) - self._low[j]) / 2 / self._half[j])
 
     def snap(self, rows: Array) -> Array:
@@ -132,7 +136,7 @@ class SearchSpace:
         centred = (levels[:, j] + 0.5) / self.cardinality[j]
         inside = (rows[:, j] >= 0) & (rows[:, j] <= 1)
         rows[:, j] = np.where(inside | self.categorical[j], centred, rows[:, j])
-        for k in self._log_cells:
+        for k in self._log_cells.tolist():
             inside = (rows[:, k] >= 0) & (rows[:, k] <= 1)
             rows[:, k] = np.where(inside, self.centres(k, levels[:, k]), rows[:, k])
         return rows
@@ -159,7 +163,7 @@ class SearchSpace:
         return out
 
     def _positions(self, rows: Array, j: Any) -> Array:
-        """Positions on the axes ``j`` (logarithms on log axes) of entries in [0, 1]."""
+        """Values, or their logarithms on log axes, of entries in [0, 1] on the axes ``j``."""
         return np.asarray(self._low[j] + rows * self._half[j] + rows * self._half[j])
 
     def _smallest(self, j: Any) -> Any:
@@ -200,9 +204,9 @@ def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, f
         return "choice", count, -0.5, count - 0.5
     if isinstance(distribution, IntDistribution | FloatDistribution):
         low, high, step = distribution.low, distribution.high, distribution.step or 0
-        count = round((high - low) / step) + 1 if step else 0
+        count = round(high / step - low / step) + 1 if step else 0
         count = count if count <= _MOST_CELLS else 0
-        if distribution.log:
+        if distribution.log and high > low * (1 + _NARROW):
             return "log", count, math.log(low - step / 2), math.log(high + step / 2)
         return "linear", count, low - step / 2, high + step / 2
     raise ValueError(
@@ -212,12 +216,12 @@ def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, f
 
 
 def _value(distribution: BaseDistribution, position: float, level: int | None) -> Any:
-    """The value of cell ``level``, or at ``position`` (a logarithm on log axes) if None."""
+    """The value of cell ``level``, or the one at ``position`` if there are no cells."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[level or 0]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
-    value = math.exp(position) if distribution.log else position
+    value = float(position)
     if level is not None and step is not None:
         value = low + int(level) * step
     elif isinstance(distribution, IntDistribution):

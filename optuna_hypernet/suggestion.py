@@ -18,6 +18,7 @@ from optuna_hypernet.surrogate.ensemble import Ensemble
 
 
 _N_INCUMBENTS = 8
+_N_POINTS = 32  # of the Sobol sequence, of which the first that was not tried is taken
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     asked = active.any(1)
     domain = _domain(request, Conditions(space, rows[asked], active[asked]))
     usable = asked & ~np.isnan(trials.values)
+    tried = np.concatenate([rows[asked], running])
     if usable.sum() < max(request.n_startup_trials, 1):
         sequence = qmc.Sobol(space.d, scramble=True, seed=request.seed)
-        return domain.project(sequence.fast_forward(request.number).random(1))[0][0]
+        points = domain.project(sequence.fast_forward(request.number).random(_N_POINTS))[0]
+        return np.asarray(domain.untried(points, tried, _generator(request))[0])
     values, pruned = trials.values[usable], trials.pruned[usable]
     posterior, log_weights = ensemble.condition(
         space.owner,
@@ -68,7 +71,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         ExpectedImprovement(space, posterior, log_weights),
         domain,
         incumbents=rows[usable][best],
-        tried=np.concatenate([rows[asked], running]),
+        tried=tried,
         rng=_generator(request),
     )
 
@@ -77,7 +80,7 @@ def draw(request: Request) -> Array:
     """A uniformly random row ``(d,)``: what is left when the surrogate fails."""
     nothing = np.empty((0, request.space.d))
     domain = _domain(request, Conditions(request.space, nothing, nothing.astype(bool)))
-    return domain.project(_generator(request).random((1, request.space.d)))[0][0]
+    return np.asarray(domain.project(_generator(request).random((1, request.space.d)))[0][0])
 
 
 def _domain(request: Request, conditions: Conditions) -> Domain:

@@ -20,7 +20,7 @@ for gated embeddings a and b. The second term is the network of Williams (1998, 
 infinite neural networks", eq. 11), the third is Matérn 5/2 (Rasmussen & Williams 2006, eq. 4.17).
 
 Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` parameters, ``D``
-embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, then v_1, v_2, v_3, β, noise.
+embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, v_1, v_2, v_3, β, noise.
 """
 
 from __future__ import annotations
@@ -88,20 +88,33 @@ class Hypernetwork:
 
     def covariance(self, a: Array, b: Array) -> Covariance:
         """Covariance of the responses at gated rows ``a (M, n, D)`` and ``b (M, m, D)``."""
-        dot = a @ b.transpose(0, 2, 1)
         aa = np.einsum("mnd,mnd->mn", a, a)[:, :, None]
         bb = np.einsum("mnd,mnd->mn", b, b)[:, None, :]
-        wide_a = 1 + 2 * (aa + self._bias)
-        spread = 2 / np.sqrt(wide_a * (1 + 2 * (bb + self._bias)))
-        cosine = (dot + self._bias) * spread
-        square = aa + bb
-        square -= 2 * dot
-        r = np.sqrt(5 * np.maximum(square, 0, out=square))
+        shrink_a = np.sqrt(2 / (1 + 2 * (aa + self._bias)))
+        shrink_b = np.sqrt(2 / (1 + 2 * (bb + self._bias)))
+        # In place wherever it can be: at hundreds of rows, memory is what takes the time.
+        dot = a @ b.transpose(0, 2, 1)
+        cosine = dot + self._bias
+        cosine *= shrink_a
+        cosine *= shrink_b
+        r = -2 * dot
+        r += aa
+        r += bb
+        np.maximum(r, 0, out=r)
+        r *= 5
+        np.sqrt(r, out=r)
         decay = np.exp(-r)
-        angle = (2 / np.pi) * np.arcsin(cosine)
-        bump = (1 + r + r * r / 3) * decay
-        value = self._linear * dot + self._arcsine * angle + self._matern * bump
-        return Covariance(value, a, b, dot, wide_a, spread, cosine, angle, bump, r, decay)
+        bump = r / 3
+        bump += 1
+        bump *= r
+        bump += 1
+        bump *= decay
+        angle = np.arcsin(cosine)
+        angle *= 2 / np.pi
+        value = self._linear * dot
+        value += self._arcsine * angle
+        value += self._matern * bump
+        return Covariance(value, a, b, dot, shrink_a, shrink_b, cosine, angle, bump, r, decay)
 
     def pull(self, weight: Array, at: Covariance) -> Array:
         """Gradient by ``a (M, n, D)`` of sum(weight * k(a, b)), ``b`` held still.
@@ -112,8 +125,8 @@ class Hypernetwork:
         """
         arcsine = self._arcsine * self._arcsine_slope(at)  # by the cosine
         matern = self._matern * (-5 / 6) * (1 + at.r) * at.decay  # by |a - b|^2
-        by_dot = weight * (self._linear + arcsine * at.spread - 2 * matern)
-        by_square = weight * (matern - arcsine * at.cosine / at.wide_a)
+        by_dot = weight * (self._linear + arcsine * at.shrink_a * at.shrink_b - 2 * matern)
+        by_square = weight * (matern - arcsine * at.cosine * at.shrink_a**2 / 2)
         return np.asarray(by_dot @ at.b + 2 * by_square.sum(2, keepdims=True) * at.a)
 
     def pull_theta(self, weight: Array, at: Covariance) -> Array:
@@ -125,7 +138,9 @@ class Hypernetwork:
         """
         by_gate = 2 * np.einsum("mnd,mnd->md", self.pull(weight, at), at.a)
         first = np.flatnonzero(np.diff(self.owner, prepend=-1))
-        slope = self._arcsine_slope(at) * (at.spread - 2 * at.cosine / at.wide_a)
+        # By β, once through the numerator and twice, by symmetry, through the denominator.
+        shrink = at.shrink_a * at.shrink_b - at.cosine * at.shrink_a**2
+        slope = self._arcsine_slope(at) * shrink
         shared = [
             self._linear[:, 0, 0] * np.einsum("mij,mij->m", weight, at.dot),
             self._arcsine[:, 0, 0] * np.einsum("mij,mij->m", weight, at.angle),
@@ -148,9 +163,9 @@ class Covariance(NamedTuple):
     a: Array  # (M, n, D)
     b: Array  # (M, m, D)
     dot: Array
-    wide_a: Array  # (M, n, 1), 1 + 2 (β + |a|^2)
-    spread: Array  # 2 / sqrt of the product of both such factors
-    cosine: Array
+    shrink_a: Array  # (M, n, 1), sqrt(2 / (1 + 2 (β + |a|^2)))
+    shrink_b: Array  # (M, 1, m)
+    cosine: Array  # what the arcsine is taken of
     angle: Array
     bump: Array
     r: Array

@@ -25,7 +25,7 @@ def settle(values: Array, pruned: Mask) -> Array:
     * Infinities move to the ends of the finite values.
     * A pruned trial, whose value is its last report, counts as no better than the median of the
       complete ones: that is what pruning says, whatever the report was.
-    * All is scaled by a power of two to within [-1, 1]: no digit is lost, and 1e300 can be squared.
+    * All is scaled by a power of two to within [-1, 1]: no digit is lost, 1e300 can be squared.
     """
     ok = np.isfinite(values)
     if not ok.any():

@@ -1,0 +1,42 @@
+# Everything runs on a machine that has Python (3.10 or newer) and make: each target makes the
+# virtual environment it needs. PYTHON picks the interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+help:
+	@echo "make quickstart    tune a scikit-learn model on real data, in under a minute"
+	@echo "make test          run the tests"
+	@echo "make test-oldest   run the tests with the oldest supported Optuna, numpy and scipy"
+	@echo "make check         ruff, ruff format, mypy --strict"
+	@echo "make clean         remove the virtual environments and caches"
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q -c constraints.txt -e ".[examples,test,check]"
+	touch $@
+
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q -c constraints-oldest.txt -e ".[examples,test]"
+	touch $@
+
+quickstart: .venv/installed
+	.venv/bin/python examples/quickstart.py
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest
+
+check: .venv/installed
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+
+clean:
+	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+.PHONY: help quickstart test test-oldest check clean
