@@ -1,4 +1,32 @@
-"""Hyperparameter optimisation for Optuna by gradient descent through a hypernetwork."""
+"""Hyperparameter optimisation for Optuna by gradient descent through a hypernetwork.
+
+Training at hyperparameters λ ends at weights w*(λ), the *best response*; the validation loss
+depends on λ through it. A *hypernetwork* w_φ(λ) learns that map, and λ then goes down by gradient
+descent on the predicted validation loss. :class:`HypernetSampler` does so from trials alone: the
+hypernetwork there maps λ to the weights of a small response model, which, as only final values
+are seen, is one number. It amounts to a gated neural regressor with a Bayesian output layer.
+
+The map of the package, in the order in which a suggestion passes through it::
+
+    sampler        Optuna's hooks, guards and messages; the only module besides history that
+                   sees a Study
+    history        a study's trials as arrays, each finished trial read once
+    space          SearchSpace: params ↔ rows of [0, 1]^d, and the embedding of rows
+    suggestion     one suggestion: start, condition, descend; knows no Study
+    conditions     which parameters are asked for under which choices, read off the trials
+    surrogate/     λ → response, learnt from trials alone
+      ensemble       members fitted at checkpoints, one per output warp, weighed by order left out
+      warp           output warps
+      evidence       log evidence, its gradient, and the fit of gates and amplitudes
+      hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out
+      posterior      the prior conditioned on trials
+    acquisition    log expected improvement of the mixture of members
+    threads        one BLAS thread inside a suggestion
+    descent        screen, flip, climb, polish: where the acquisition is largest
+
+numpy and scipy do all the work of a suggestion; torch is never imported by it. Modules below
+``sampler`` and ``history`` know nothing of Optuna beyond its distributions.
+"""
 
 from optuna_hypernet.sampler import HypernetSampler
 from optuna_hypernet.version import __version__

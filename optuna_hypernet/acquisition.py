@@ -73,7 +73,7 @@ class ExpectedImprovement:
     def __init__(self, space: SearchSpace, posterior: Posterior, log_weights: Array) -> None:
         self._space = space
         self._posterior = posterior
-        self._best = posterior.fitted.min(1, keepdims=True)
+        self._best = posterior.best[:, None]
         self._log_weights = log_weights
 
     def calibrate(self, rows: Array, active: Mask) -> Array:

@@ -24,6 +24,7 @@ from optuna_hypernet.suggestion import Request
 from optuna_hypernet.suggestion import draw
 from optuna_hypernet.suggestion import suggest
 from optuna_hypernet.surrogate.ensemble import Ensemble
+from optuna_hypernet.threads import one_blas_thread
 
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class HypernetSampler(BaseSampler):
         request = Request(
             space, _fixed(space, trial), trial.number, self._entropy(), self._n_startup_trials
         )
-        with self._lock, np.errstate(all="ignore"):
+        with self._lock, one_blas_thread(), np.errstate(all="ignore"):
             trials = self._history.read(study, trial.number)
             try:
                 row = suggest(request, trials, self._ensemble)

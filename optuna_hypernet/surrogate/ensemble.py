@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -16,23 +19,38 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 # Beyond so many trials the posterior keeps the better half of them and a spread of the others.
-_MOST_TRIALS = 256
+_MOST_TRIALS = 200
 _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05
+_LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
 _KEPT_FITS = 8
+
+
+class Members(NamedTuple):
+    """``M`` members that one fit has kept.
+
+    Attributes:
+        warps: The output warp of each.
+        theta: ``(M, d + 5)`` their gates, amplitudes and noise.
+        log_weights: ``(M,)``, normalised.
+    """
+
+    warps: list[str]
+    theta: Array
+    log_weights: Array
 
 
 class Ensemble:
     """Posteriors over the response, learnt from trials alone.
 
-    Gates are fitted when the number of trials reaches 1, 2, ..., 20, 22, 24, ... (by a tenth
+    Members are fitted when the number of trials reaches 1, 2, ..., 20, 22, 24, ... (by a tenth
     each time), on the trials there were at that point. So between two checkpoints a suggestion
     costs no fit, and still depends on nothing but the trials: a resumed study goes on unchanged.
     """
 
     def __init__(self) -> None:
-        self._fits: dict[tuple[bytes, ...], Array] = {}
+        self._fits: dict[tuple[bytes, ...], Members] = {}
 
     def condition(
         self,
@@ -55,24 +73,44 @@ class Ensemble:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
         early = checkpoint(len(values))
-        theta = self._fit(owner, embedding[:early], warp.settle(values[:early], pruned[:early]))
+        settled = warp.settle(values[:early], pruned[:early])
+        members = self._fitted(owner, embedding[:early], settled)
         values = warp.settle(values, pruned)
         kept = spread(values, _MOST_TRIALS)
-        targets = _warped(values[kept])
-        posterior = Posterior(Hypernetwork(theta, owner), embedding[kept], targets, pending)
-        order = [rank_correlation(left_out, values[kept]) for left_out in posterior.left_out]
-        log_weights = np.array(order) / _TEMPERATURE
-        return posterior, log_weights - np.logaddexp.reduce(log_weights)
+        targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
+        network = Hypernetwork(members.theta, owner)
+        return Posterior(network, embedding[kept], targets, pending), members.log_weights
 
-    def _fit(self, owner: NDArray[np.int64], embedding: Array, values: Array) -> Array:
+    def _fitted(self, owner: NDArray[np.int64], embedding: Array, values: Array) -> Members:
         kept = spread(values, _MOST_FITTED)
         embedding, values = embedding[kept], values[kept]
         key = (owner.tobytes(), embedding.tobytes(), values.tobytes())
         if key not in self._fits:
             while len(self._fits) >= _KEPT_FITS:
                 del self._fits[next(iter(self._fits))]
-            self._fits[key] = fit(owner, embedding, _warped(values))
+            self._fits[key] = fit_members(owner, embedding, values)
         return self._fits[key]
+
+
+def fit_members(owner: NDArray[np.int64], embedding: Array, values: Array) -> Members:
+    """One member per output warp, weighed by how well it predicts the order of trials left out.
+
+    The order, because it means the same under every warp. Members of little weight are dropped:
+    they would cost as much as the others.
+
+    Args:
+        owner: ``(D,)`` the parameter of each embedding column.
+        embedding: ``(n, D)`` of the trials.
+        values: ``(n,)`` settled objective values.
+    """
+    targets = np.stack([warp.warp(values, name) for name in warp.NAMES])
+    theta = fit(owner, embedding, targets)
+    left_out = Posterior(Hypernetwork(theta, owner), embedding, targets).left_out
+    score = np.array([rank_correlation(mean, values) for mean in left_out])
+    log_weights = (score - score.max()) / _TEMPERATURE
+    kept = np.flatnonzero(log_weights >= math.log(_LEAST_WEIGHT))
+    log_weights = log_weights[kept] - np.logaddexp.reduce(log_weights[kept])
+    return Members([warp.NAMES[k] for k in kept], theta[kept], log_weights)
 
 
 def checkpoint(n: int) -> int:
@@ -97,8 +135,3 @@ def rank_correlation(one: Array, other: Array) -> float:
     ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (one, other)]
     norm = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
     return float(ranks[0] @ ranks[1] / norm) if norm > 0 else 0.0
-
-
-def _warped(values: Array) -> Array:
-    """Targets of all members ``(M, n)``."""
-    return np.stack([warp.warp(values, name) for name in warp.NAMES])

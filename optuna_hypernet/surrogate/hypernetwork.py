@@ -36,8 +36,8 @@ Array = NDArray[np.float64]
 #: Number of entries of ``theta`` beyond the gates: v_1, v_2, v_3, β, noise.
 N_SHARED = 5
 
-# Added to the noise: keeps the covariance of repeated configurations invertible.
-_JITTER = 1e-6
+#: Least noise variance: keeps the covariance of repeated configurations invertible.
+JITTER = 1e-6
 
 
 class Hypernetwork:
@@ -60,7 +60,7 @@ class Hypernetwork:
             shared[:, 2],
         )
         self._bias = shared[:, 3]
-        self.noise: Array = shared[:, 4, 0, 0] + _JITTER  # (M,)
+        self.noise: Array = shared[:, 4, 0, 0] + JITTER  # (M,)
 
     def gate(self, embedding: Array) -> Array:
         """Gated embeddings ``(M, n, D)``."""
@@ -146,7 +146,7 @@ class Hypernetwork:
             self._arcsine[:, 0, 0] * np.einsum("mij,mij->m", weight, at.angle),
             self._matern[:, 0, 0] * np.einsum("mij,mij->m", weight, at.bump),
             (self._arcsine * self._bias)[:, 0, 0] * np.einsum("mij,mij->m", weight, slope),
-            (self.noise - _JITTER) * np.einsum("mii->m", weight),
+            (self.noise - JITTER) * np.einsum("mii->m", weight),
         ]
         return np.concatenate([np.add.reduceat(by_gate, first, axis=1), np.stack(shared, 1)], 1)
 

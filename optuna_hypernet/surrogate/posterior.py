@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from optuna_hypernet.surrogate.evidence import cholesky
+from optuna_hypernet.surrogate.hypernetwork import JITTER
 from optuna_hypernet.surrogate.hypernetwork import Covariance
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
@@ -34,6 +35,7 @@ class Posterior:
 
     Attributes:
         fitted: ``(M, n)`` posterior mean at the trials themselves.
+        best: ``(M,)`` lowest posterior mean at any trial, finished or running.
         left_out: ``(M, n)`` mean at each trial as predicted from all the others (eq. 5.12).
 
     Raises:
@@ -44,20 +46,28 @@ class Posterior:
         self, network: Hypernetwork, embedding: Array, values: Array, pending: Array | None = None
     ) -> None:
         self._network = network
-        self._condition(embedding, values)
-        noise = network.noise[:, None]
+        noise = np.tile(network.noise[:, None], len(embedding))
+        self._condition(embedding, values, noise)
         self.fitted: Array = values - noise * self._solution
+        self.best: Array = self.fitted.min(1)
         precision = np.einsum("mij,mij->mj", self._whiten, self._whiten)
         self.left_out: Array = values - self._solution / precision
         if pending is not None and len(pending):
             expected, _ = self.predict(pending)
-            self._condition(np.concatenate([embedding, pending]), np.hstack([values, expected]))
+            self.best = np.minimum(self.best, expected.min(1))
+            # Exact, whatever the noise: else a batch would crowd where noise leaves room.
+            exact = np.full((len(noise), len(pending)), JITTER)
+            self._condition(
+                np.concatenate([embedding, pending]),
+                np.hstack([values, expected]),
+                np.hstack([noise, exact]),
+            )
 
-    def _condition(self, embedding: Array, values: Array) -> None:
+    def _condition(self, embedding: Array, values: Array, noise: Array) -> None:
         network = self._network
         self._gated = network.gate(embedding)
         covariance = network.covariance(self._gated, self._gated).value
-        covariance += network.noise[:, None, None] * np.eye(len(embedding))
+        covariance += noise[:, :, None] * np.eye(len(embedding))
         # The inverse factors: whitening is then one matrix product for any number of rows.
         self._whiten = np.stack([lapack.dtrtri(cholesky(k), lower=1)[0] for k in covariance])
         white = self._whiten @ values[:, :, None]
