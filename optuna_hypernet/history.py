@@ -102,6 +102,7 @@ class History:
 
     def _forget(self) -> None:
         self._seen: dict[int, FrozenTrial] = {}
+        self._last = (-math.inf, -1)
         self._latest: dict[str, tuple[int, BaseDistribution | None]] = {}
         self._names: list[str] = []
         self._finished = np.empty((0, 0))
@@ -109,15 +110,21 @@ class History:
         self._pruned = np.empty(0, dtype=bool)
 
     def _remember(self, trials: Sequence[FrozenTrial]) -> None:
-        """Reads what has finished since the last call; everything, if the study is another."""
+        """Reads what has finished since the last call.
+
+        Everything, if the study is another, or if a trial that finished earlier shows up only
+        now: the order must be the one in which a new sampler would read them.
+        """
         finished = [trial for trial in trials if trial.state.is_finished()]
         new = [trial for trial in finished if self._seen.get(trial.number) is not trial]
-        if len(finished) - len(new) != len(self._seen):
+        another_study = len(finished) - len(new) != len(self._seen)
+        if another_study or any(_order(trial) < self._last for trial in new):
             self._forget()
             new = finished
         if not new:
             return
-        new.sort(key=lambda trial: (_completed(trial), trial.number))
+        new.sort(key=_order)
+        self._last = _order(new[-1])
         for trial in new:
             self._seen[trial.number] = trial
             self._note_distributions(trial, self._latest)
@@ -155,8 +162,10 @@ def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
     return True
 
 
-def _completed(trial: FrozenTrial) -> float:
-    return trial.datetime_complete.timestamp() if trial.datetime_complete else -math.inf
+def _order(trial: FrozenTrial) -> tuple[float, int]:
+    """Sorts trials as they finished."""
+    finished = trial.datetime_complete.timestamp() if trial.datetime_complete else -math.inf
+    return finished, trial.number
 
 
 def _value(trial: FrozenTrial) -> float:

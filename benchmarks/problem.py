@@ -1,0 +1,34 @@
+"""A problem: what a sampler may choose, what it costs, and what would be perfect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from typing import Literal
+
+import numpy as np
+import optuna
+
+
+Params = dict[str, Any]
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The two values that normalise a regret to 0 (perfect) and 1 (as good as a coin)."""
+
+    optimum: float  # exact, or the best value known
+    median: float  # of random configurations
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One tuning task. Suggesting and evaluating are apart, so that a suggestion can be timed."""
+
+    name: str
+    about: str  # one markdown paragraph: task, source, unit of the value
+    direction: Direction
+    suggest: Callable[[optuna.Trial], Params]
+    evaluate: Callable[[Params, np.random.Generator], float]  # the generator is the only noise
+    reference: Callable[[], Reference]
+    score: Callable[[Params], float] | None = None  # noise-free value, where `evaluate` is noisy

