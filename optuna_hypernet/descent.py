@@ -66,7 +66,7 @@ class Domain:
 
     def keys(self, rows: Array) -> Array:
         """One number ``(n,)`` per row: equal rows, and in practice no others, share it."""
-        return np.asarray((rows * self._hash).sum(1))
+        return np.asarray((np.ascontiguousarray(rows) * self._hash).sum(1))
 
     def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> Array:
         """Those of ``rows (n, d)`` that are not among ``tried``.

@@ -7,6 +7,8 @@ busy one, where they wait for each other, they make a suggestion ten times slowe
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +19,21 @@ except ImportError:  # it comes with scikit-learn; without it the user's setting
     threadpoolctl = None
 
 
-def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
-    """Context in which numpy and scipy use one thread; the number there was is restored."""
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Context in which numpy and scipy use one thread; the number there was is restored.
+
+    The number belongs to the process. So one suggestion at a time may be in this context: of two
+    that overlap, the last to leave would restore what the first had set.
+    """
     if threadpoolctl is None:
-        return contextlib.nullcontext()
-    limit: contextlib.AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limit
+        yield
+        return
+    with _one_at_a_time, _controller().limit(limits=1, user_api="blas"):
+        yield
 
 
 @lru_cache(maxsize=1)

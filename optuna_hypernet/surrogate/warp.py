@@ -23,17 +23,18 @@ def settle(values: Array, pruned: Mask) -> Array:
     """Values ``(n,)`` that can be computed with, smaller is better.
 
     * Infinities move to the ends of the finite values.
+    * All is scaled by a power of two to within [-1, 1]: no digit is lost, 1e300 can be squared.
     * A pruned trial, whose value is its last report, counts as no better than the median of the
       complete ones: that is what pruning says, whatever the report was.
-    * All is scaled by a power of two to within [-1, 1]: no digit is lost, 1e300 can be squared.
     """
     ok = np.isfinite(values)
     if not ok.any():
         return np.sign(values)
     values = np.clip(values, values[ok].min(), values[ok].max())
+    values = np.ldexp(values, -int(np.frexp(np.abs(values).max())[1]))
     if not pruned.all():
         values = np.where(pruned, np.maximum(values, np.median(values[~pruned])), values)
-    return np.asarray(np.ldexp(values, -int(np.frexp(np.abs(values).max())[1])))
+    return values
 
 
 def warp(values: Array, name: str) -> Array:
@@ -63,6 +64,9 @@ def warp(values: Array, name: str) -> Array:
 
 def _standard(values: Array) -> Array:
     centred = values - values.mean()
+    centred -= (
+        centred.mean()
+    )  # the first mean is rounded, which matters where values all but agree
     scale = np.abs(centred).max()
     return np.asarray(centred / scale / np.sqrt(np.mean((centred / scale) ** 2)))
 
