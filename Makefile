@@ -14,12 +14,12 @@ help:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q -c constraints.txt -e ".[examples,test,check]"
+	.venv/bin/python -m pip install -q -c constraints.txt -e ".[benchmarks,examples,test,check]"
 	touch $@
 
 .venv-oldest/installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install -q -c constraints-oldest.txt -e ".[examples,test]"
+	.venv-oldest/bin/python -m pip install -q -c constraints-oldest.txt -e ".[benchmarks,examples,test]"
 	touch $@
 
 quickstart: .venv/installed

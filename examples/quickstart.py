@@ -33,7 +33,7 @@ def rmse(**params: Any) -> float:
 def objective(trial: optuna.Trial) -> float:
     return rmse(
         learning_rate=trial.suggest_float("learning_rate", 0.005, 0.5, log=True),
-        n_estimators=trial.suggest_int("n_estimators", 20, 200, log=True),
+        n_estimators=trial.suggest_int("n_estimators", 20, 150, log=True),
         max_depth=trial.suggest_int("max_depth", 1, 8),
         min_samples_leaf=trial.suggest_int("min_samples_leaf", 1, 60, log=True),
         subsample=trial.suggest_float("subsample", 0.3, 1.0),

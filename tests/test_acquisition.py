@@ -1,0 +1,171 @@
+"""Log expected improvement: against quadrature, finite differences, and a plain mixture."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from differences import Array
+from differences import finite_differences
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from scipy.integrate import quad
+from scipy.special import logsumexp
+
+from optuna_hypernet.acquisition import ExpectedImprovement
+from optuna_hypernet.acquisition import log_expected_improvement
+from optuna_hypernet.acquisition import log_h
+from optuna_hypernet.acquisition import mixture
+from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+from optuna_hypernet.surrogate.posterior import Posterior
+
+
+def log_h_by_quadrature(u: float) -> float:
+    """Log of the integral of t φ(u - t) over t > 0, which is φ(u) + u Φ(u).
+
+    For negative u, with s = -u t, it is φ(u) / u^2 times the integral of s exp(-s - s^2 / 2 u^2),
+    where nothing cancels however far u goes.
+    """
+    if u < -1:
+        integral = quad(lambda s: s * math.exp(-s - 0.5 * (s / u) ** 2), 0, 60, epsabs=0)[0]
+        return -0.5 * u * u - 0.5 * math.log(2 * math.pi) - 2 * math.log(-u) + math.log(integral)
+    density = 1 / math.sqrt(2 * math.pi)
+    top = max(u, 0)
+    return math.log(
+        quad(lambda t: t * density * math.exp(-0.5 * (u - t) ** 2), 0, top + 40, points=[top])[0]
+    )
+
+
+FAR = [-1e6, -3e5, -1e5, -1.0001e4, -1e4, -9.999e3, -1e3, -300.0, -100.0, -37.5, -12.0]
+NEAR = [-5.0, -2.0, -1.0001, -1.0, -0.9999, -0.5, -1e-9, 0.0, 1e-9, 0.3, 1.0, 5.0, 12.0, 50.0]
+
+
+@pytest.mark.parametrize("u", FAR + NEAR)
+def test_log_h_equals_quadrature(u: float) -> None:
+    assert log_h(np.array(u)) == pytest.approx(log_h_by_quadrature(u), rel=1e-13, abs=1e-7)
+
+
+def test_log_h_rises_everywhere() -> None:
+    """Across the seams of its three forms, too."""
+    for u in (np.linspace(-1.1e4, -0.9e4, 2001), np.linspace(-3, 3, 2001)):
+        assert (np.diff(log_h(u)) > 0).all()
+
+
+def test_log_h_is_finite_wherever_its_argument_can_be_squared() -> None:
+    assert np.isfinite(log_h(np.array([-1e150, -1e100, 1e100, 1e150]))).all()
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.3, 0.5), (-2.0, 0.1), (1.0, 1e-3), (4.0, 2.0)])
+def test_log_expected_improvement_equals_its_definition(mean: float, std: float) -> None:
+    """The expected size of the improvement upon ``best``, drawn value by value."""
+    best = 0.5
+    got = log_expected_improvement(np.array(mean), np.array(std), np.array(best))[0]
+
+    def gain(z: float) -> float:
+        density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        return max(best - mean - std * z, 0) * density
+
+    kink = (best - mean) / std
+    if abs(kink) < 38:
+        expected = quad(gain, -40, 40, points=[kink, 0.0], epsabs=0, limit=200)[0]
+        assert got == pytest.approx(math.log(expected), rel=1e-6)
+    else:
+        assert got == pytest.approx(math.log(std) + log_h_by_quadrature(kink), rel=1e-12)
+
+
+@pytest.mark.parametrize("u", [-1e5, -1e3, -30.0, -1.5, -1.0, -0.5, 0.0, 2.0, 30.0])
+def test_derivatives_equal_finite_differences(u: float) -> None:
+    std, best = 0.7, 0.2
+    at = np.array([best - u * std, std])
+
+    def value(position: Array) -> float:
+        return float(log_expected_improvement(position[:1], position[1:], np.array([best]))[0][0])
+
+    _, by_mean, by_std = log_expected_improvement(at[:1], at[1:], np.array([best]))
+    expected = finite_differences(value, at, step=1e-5 * max(1.0, abs(u)) ** 0.25)
+
+    np.testing.assert_allclose([by_mean[0], by_std[0]], expected, rtol=2e-4, atol=1e-9)
+
+
+def test_mixture_equals_plain_sum() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = 50 * rng.normal(size=(3, 6)), np.log([0.2, 0.5, 0.3])
+    got, shares = mixture(values, weights)
+
+    np.testing.assert_allclose(got, logsumexp(values + weights[:, None], axis=0), rtol=1e-13)
+    np.testing.assert_allclose(shares.sum(0), 1)
+    for m in range(3):
+        gradient = finite_differences(lambda at: float(mixture(at, weights)[0].sum()), values)
+        np.testing.assert_allclose(shares[m], gradient[m], atol=1e-7)
+
+
+def test_mixture_of_values_beyond_exp() -> None:
+    values = np.array([[-1e12, 5e3], [-2e12, -5e3]])
+
+    assert mixture(values, np.zeros(2))[0].tolist() == [-1e12, 5e3]
+
+
+# As a function of rows.
+
+SPACE = SearchSpace(
+    {
+        "choice": CategoricalDistribution("abc"),
+        "gone": FloatDistribution(0, 1),
+        "k": IntDistribution(0, 100),
+        "x": FloatDistribution(-1, 1),
+    }
+)
+
+
+@pytest.fixture
+def acquisition() -> ExpectedImprovement:
+    rng = np.random.default_rng(0)
+    rows = SPACE.snap(rng.random((12, 4)))
+    theta = rng.normal(0, 0.3, (2, SPACE.d + N_SHARED))
+    theta[:, -1] = -5
+    embedding = SPACE.embed(rows, np.ones((12, 4), dtype=bool))
+    posterior = Posterior(Hypernetwork(theta, SPACE.owner), embedding, rng.normal(size=(2, 12)))
+    return ExpectedImprovement(SPACE, posterior, np.log([0.7, 0.3]))
+
+
+def test_value_equals_plain_sum_over_members() -> None:
+    rng = np.random.default_rng(0)
+    rows, active = rng.random((12, 4)), np.ones((12, 4), dtype=bool)
+    theta = np.zeros((2, SPACE.d + N_SHARED))
+    theta[:, -1] = [-5, -2]
+    network = Hypernetwork(theta, SPACE.owner)
+    posterior = Posterior(network, SPACE.embed(rows, active), rng.normal(size=(2, 12)))
+    asked = rng.random((5, 4))
+    mean, std = posterior.predict(SPACE.embed(asked, active[:5]))
+    gain = log_expected_improvement(mean, std, posterior.fitted.min(1)[:, None])[0]
+    expected = np.log(0.7 * np.exp(gain[0]) + 0.3 * np.exp(gain[1]))
+
+    got = ExpectedImprovement(SPACE, posterior, np.log([0.7, 0.3])).value(asked, active[:5])
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_gradient_by_rows_equals_finite_differences(acquisition: ExpectedImprovement) -> None:
+    rows = np.random.default_rng(1).uniform(0.1, 0.9, (6, 4))
+    active = np.ones((6, 4), dtype=bool)
+    active[:3, 1] = False
+    value, gradient = acquisition.value_and_gradient(rows, active)
+    expected = finite_differences(lambda at: float(acquisition.value(at, active).sum()), rows)
+
+    np.testing.assert_allclose(value, acquisition.value(rows, active), rtol=1e-9)
+    np.testing.assert_allclose(gradient[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-6)
+    assert not gradient[:, 0].any()  # a choice
+    assert not gradient[:3, 1].any()  # inactive
+
+
+def test_calibration_makes_members_comparable(acquisition: ExpectedImprovement) -> None:
+    """Each member's largest improvement on the screen counts as 1, whatever its warp's units."""
+    rows = np.random.default_rng(1).random((50, 4))
+    active = np.ones((50, 4), dtype=bool)
+    got = acquisition.calibrate(rows, active)
+
+    np.testing.assert_allclose(got, acquisition.value(rows, active), rtol=1e-12)
+    assert math.log(0.7) - 1e-9 <= got.max() <= 1e-9

@@ -1,0 +1,138 @@
+"""Rules on which parameters a trial asks for, recovered from what earlier trials asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from optuna_hypernet.conditions import Conditions
+from optuna_hypernet.space import Mask
+from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.space import internal_row
+
+
+X = FloatDistribution(0, 1)
+MODEL = CategoricalDistribution(["svm", "forest", "net"])
+SOLVER = CategoricalDistribution(["adam", "sgd"])
+SPACE = SearchSpace(
+    {"a_model": MODEL, "c": X, "depth": IntDistribution(1, 9), "momentum": X, "solver": SOLVER}
+)
+
+
+def asked(model: str, solver: str = "adam") -> dict[str, Any]:
+    """What a nested conditional objective asks for."""
+    if model == "svm":
+        return {"a_model": model, "c": 0.3}
+    if model == "forest":
+        return {"a_model": model, "depth": 4}
+    momentum = {"momentum": 0.9} if solver == "sgd" else {}
+    return {"a_model": model, "solver": solver, **momentum}
+
+
+def encoded(space: SearchSpace, trials: list[dict[str, Any]]) -> tuple[Any, Mask]:
+    table = [internal_row(space.names, params, space.distributions) for params in trials]
+    return space.encode(np.array(table, dtype=float).reshape(len(trials), space.d))
+
+
+def learnt(space: SearchSpace, trials: list[dict[str, Any]]) -> Conditions:
+    return Conditions(space, *encoded(space, trials))
+
+
+def active(conditions: Conditions, space: SearchSpace, **params: Any) -> set[str]:
+    """Names that are active at a row with these params; the others are in mid-range."""
+    rows, _ = encoded(space, [params])
+    return {name for name, on in zip(space.names, conditions.active(rows)[0], strict=True) if on}
+
+
+def test_nested_conditions_are_recovered() -> None:
+    combinations = [("svm", "adam"), ("forest", "adam"), ("net", "adam"), ("net", "sgd")]
+    conditions = learnt(SPACE, [asked(*each) for each in combinations])
+
+    for model, solver in combinations:
+        # The solver of a model that has none is whatever a row holds: it must not matter.
+        got = active(conditions, SPACE, a_model=model, solver=solver)
+        assert got == set(asked(model, solver))
+    assert active(conditions, SPACE, a_model="svm", solver="sgd") == {"a_model", "c"}
+
+
+def test_recovered_from_many_trials_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    trials = [
+        asked(str(rng.choice(MODEL.choices)), str(rng.choice(SOLVER.choices))) for _ in range(40)
+    ]
+    conditions = learnt(SPACE, trials)
+    rows, mask = encoded(SPACE, trials)
+
+    np.testing.assert_array_equal(conditions.active(rows), mask)
+
+
+def test_whatever_was_asked_for_is_active_there() -> None:
+    """No rule may contradict a trial, even where no rule explains it all."""
+    rng = np.random.default_rng(0)
+    space = SearchSpace({**SPACE.distributions, "random": X, "by float": X})
+    for _ in range(20):
+        trials = [
+            {
+                **asked(str(rng.choice(MODEL.choices)), str(rng.choice(SOLVER.choices))),
+                **({"random": 0.5} if rng.random() < 0.5 else {}),
+                **({"by float": 0.5} if rng.random() < 0.5 else {}),
+            }
+            for _ in range(12)
+        ]
+        rows, mask = encoded(space, trials)
+
+        assert learnt(space, trials).active(rows)[mask].all()
+
+
+def test_always_asked_for_is_always_active() -> None:
+    conditions = learnt(SPACE, [asked("svm"), asked("forest")])
+
+    for model in MODEL.choices:
+        assert "a_model" in active(conditions, SPACE, a_model=model)
+
+
+def test_unseen_value_of_the_parent_is_allowed() -> None:
+    conditions = learnt(SPACE, [asked("svm"), asked("forest")])
+
+    assert active(conditions, SPACE, a_model="net") >= {"a_model", "c", "depth"}
+
+
+def test_integer_parent() -> None:
+    space = SearchSpace({"layers": IntDistribution(1, 4), "units 2": X, "units 3": X})
+    trials = [
+        {"layers": n, **{f"units {k}": 0.5 for k in range(2, n + 1) if k < 4}} for n in range(1, 5)
+    ]
+    conditions = learnt(space, trials)
+
+    assert active(conditions, space, layers=1) == {"layers"}
+    assert active(conditions, space, layers=2) == {"layers", "units 2"}
+    assert active(conditions, space, layers=4) == {"layers", "units 2", "units 3"}
+
+
+def test_unexplained_is_active() -> None:
+    """Asked for at random, or by a continuous parent: nothing discrete explains it."""
+    space = SearchSpace({"x": X, "y": X, "c": SOLVER})
+    trials: list[dict[str, Any]] = [
+        {"x": 0.1, "c": "adam"},
+        {"x": 0.9, "c": "adam", "y": 0.5},
+        {"x": 0.2, "c": "sgd"},
+        {"x": 0.8, "c": "sgd", "y": 0.5},
+    ]
+
+    assert active(learnt(space, trials), space, x=0.1, c="adam") == {"x", "y", "c"}
+
+
+def test_no_trials() -> None:
+    assert active(learnt(SPACE, []), SPACE) == set(SPACE.names)
+
+
+def test_rule_goes_when_contradicted() -> None:
+    trials = [asked("svm"), asked("forest")]
+    assert "c" not in active(learnt(SPACE, trials), SPACE, a_model="forest")
+
+    trials.append({"a_model": "forest", "depth": 3, "c": 0.5})
+    assert "c" in active(learnt(SPACE, trials), SPACE, a_model="forest")

@@ -1,0 +1,206 @@
+"""Members: when they are fitted, on what, how they are weighed, and what they then predict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from differences import Array
+from scipy.stats import spearmanr
+
+import optuna_hypernet.surrogate.ensemble as module
+from optuna_hypernet.surrogate import warp
+from optuna_hypernet.surrogate.ensemble import Ensemble
+from optuna_hypernet.surrogate.ensemble import checkpoint
+from optuna_hypernet.surrogate.ensemble import fit_members
+from optuna_hypernet.surrogate.ensemble import rank_correlation
+from optuna_hypernet.surrogate.ensemble import spread
+
+
+OWNER = np.arange(3)
+NOTHING = np.empty((0, 3))
+
+
+def smooth(embedding: Array) -> Array:
+    return np.asarray((embedding[:, 0] - 0.3) ** 2 + 0.5 * np.sin(2 * embedding[:, 1]))
+
+
+def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
+    embedding = np.random.default_rng(seed).uniform(-1, 1, (n, 3))
+    return embedding, smooth(embedding)
+
+
+def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Any:
+    pruned = np.zeros(len(values), dtype=bool)
+    return ensemble.condition(OWNER, embedding, values, pruned, NOTHING)
+
+
+# When.
+
+
+def test_checkpoints() -> None:
+    """Every trial up to 20, then a tenth more each time."""
+    expected, last = [], 0
+    for n in range(1, 200):
+        if n <= 20 or n == last + last // 10:
+            last = n
+        expected.append(last)
+
+    assert [checkpoint(n) for n in range(1, 200)] == expected
+    assert [checkpoint(n) for n in (20, 21, 22, 23, 24)] == [20, 20, 22, 22, 24]
+
+
+def test_between_checkpoints_nothing_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = module.fit_members
+    monkeypatch.setattr(
+        module, "fit_members", lambda *given: sizes.append(len(given[2])) or real(*given)
+    )
+    embedding, values = trials(33)
+    ensemble = Ensemble()
+    for n in range(18, 34):
+        conditioned(ensemble, embedding[:n], values[:n])
+        conditioned(ensemble, embedding[:n], values[:n])
+
+    assert sizes == [18, 19, 20, 22, 24, 26, 28, 30, 33]
+
+
+def test_used_ensemble_says_what_a_new_one_says() -> None:
+    """Nothing that it remembers shows, whatever it was asked before."""
+    embedding, values = trials(26)
+    used = Ensemble()
+    for n in (1, 7, 20, 26, 3):
+        conditioned(used, embedding[:n], -values[:n])
+    for n in (5, 23, 26, 24):
+        one, one_weights = conditioned(used, embedding[:n], values[:n])
+        other, other_weights = conditioned(Ensemble(), embedding[:n], values[:n])
+
+        np.testing.assert_array_equal(one.predict(embedding), other.predict(embedding))
+        np.testing.assert_array_equal(one_weights, other_weights)
+
+
+def test_memory_is_bounded() -> None:
+    ensemble = Ensemble()
+    for n in range(1, 15):
+        conditioned(ensemble, *trials(n))
+
+    assert len(ensemble._fits) <= 8
+
+
+# On what.
+
+
+@pytest.mark.parametrize(("n", "most"), [(10, 20), (20, 20), (21, 20), (50, 20), (1000, 64)])
+def test_spread_keeps_the_better_ones_and_the_ends(n: int, most: int) -> None:
+    values = np.random.default_rng(0).permutation(n).astype(float)
+    kept = spread(values, most)
+    ranks = np.sort(values[kept])
+
+    assert len(kept) == min(n, most)
+    assert (np.diff(kept) > 0).all()
+    assert ranks[: min(n, most) // 2].tolist() == list(range(min(n, most) // 2))
+    assert ranks[-1] == n - 1
+    if n > most:
+        gaps = np.diff(ranks[most // 2 :])
+        assert gaps.max() - gaps.min() <= 1
+
+
+def test_hundreds_of_trials_cost_no_more_than_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_TRIALS", 30)
+    monkeypatch.setattr(module, "_MOST_FITTED", 20)
+    embedding, values = trials(90)
+    posterior, _ = conditioned(Ensemble(), embedding, values)
+
+    assert posterior.fitted.shape[1] == 30
+    asked, truth = trials(200, seed=1)
+    assert spearmanr(posterior.predict(asked)[0][0], truth).statistic > 0.8
+
+
+# How they are weighed.
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rank_correlation_equals_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one = rng.integers(0, 6, 15).astype(float)
+    other = one + rng.normal(size=15)
+
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic)
+    assert rank_correlation(one, one) == pytest.approx(1)
+    assert rank_correlation(one, -one) == pytest.approx(-1)
+
+
+def test_rank_correlation_with_a_constant_is_zero() -> None:
+    assert rank_correlation(np.ones(5), np.arange(5.0)) == 0
+    assert rank_correlation(np.ones(1), np.ones(1)) == 0
+
+
+def test_weights_sum_to_one_and_light_members_are_dropped() -> None:
+    for n in (1, 2, 8, 30):
+        members = fit_members(OWNER, *trials(n))
+        weights = np.exp(members.log_weights)
+
+        assert weights.sum() == pytest.approx(1)
+        assert (weights >= 0.1 * weights.max() - 1e-12).all()
+        assert len(members.warps) == len(members.theta) == len(weights)
+        assert set(members.warps) <= set(warp.NAMES)
+
+
+def test_ranks_win_on_values_that_span_decades() -> None:
+    """And the raw scale does not: its member goes with the scatter of the worst."""
+    embedding, values = trials(30)
+    decades = np.exp(20 * values)
+    members = fit_members(OWNER, embedding, warp.settle(decades, np.zeros(30, dtype=bool)))
+    weights = dict(zip(members.warps, np.exp(members.log_weights), strict=True))
+
+    assert weights["rank"] > weights.get("identity", 0.0)
+
+
+# What they predict.
+
+
+@pytest.mark.parametrize("transform", [np.asarray, np.exp, lambda y: np.exp(8 * y)])
+def test_order_of_unseen_configurations_is_predicted(transform: Any) -> None:
+    embedding, values = trials(30)
+    asked, truth = trials(300, seed=1)
+    posterior, log_weights = conditioned(Ensemble(), embedding, transform(values))
+    mean = np.exp(log_weights) @ posterior.predict(asked)[0]
+
+    assert spearmanr(mean, truth).statistic > 0.9
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0], [1.0, 1.0], [np.inf], [np.inf, -np.inf, 1.0], [0.0, 1e300, -1e300], [1, 1 + 1e-12, 1]],
+)
+def test_odd_values_are_survived(values: list[float]) -> None:
+    embedding, _ = trials(len(values))
+    posterior, log_weights = conditioned(Ensemble(), embedding, np.array(values))
+    mean, std = posterior.predict(trials(5, seed=1)[0])
+
+    assert np.isfinite(mean).all()
+    assert (std > 0).all()
+    assert np.exp(log_weights).sum() == pytest.approx(1)
+
+
+def test_pruned_trials_do_not_attract() -> None:
+    """A report that looks best of all is still no better than the median."""
+    embedding, values = trials(21)
+    worst = int(values.argmax())
+    pruned = np.zeros(21, dtype=bool)
+    pruned[worst] = True
+    values[worst] = -100.0
+    posterior, _ = Ensemble().condition(OWNER, embedding, values, pruned, NOTHING)
+
+    assert (posterior.fitted.argmin(1) != worst).all()
+
+
+def test_pending_trials_narrow_the_spread() -> None:
+    embedding, values = trials(12)
+    pending, _ = trials(2, seed=1)
+    pruned = np.zeros(12, dtype=bool)
+    without, _ = Ensemble().condition(OWNER, embedding, values, pruned, NOTHING)
+    beside, _ = Ensemble().condition(OWNER, embedding, values, pruned, pending)
+
+    assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()

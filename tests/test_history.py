@@ -1,0 +1,348 @@
+"""Reading a study's trials: which, in which order, and the same whether at once or bit by bit."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from optuna.trial import create_trial
+
+from optuna_hypernet.history import History
+from optuna_hypernet.history import Trials
+
+
+X = FloatDistribution(0, 1)
+NOBODY = -1
+
+
+def told(study: optuna.Study, x: float, value: float | None = None, **arguments: Any) -> None:
+    """Adds a finished trial with one parameter."""
+    kind = arguments.pop("kind", X)
+    study.add_trial(
+        create_trial(params={"x": x}, distributions={"x": kind}, value=value, **arguments)
+    )
+
+
+def assert_same(one: Trials, other: Trials) -> None:
+    assert sorted(one.names) == sorted(other.names)
+    for table in ("finished", "pending"):
+        np.testing.assert_array_equal(
+            one.columns(one.names, getattr(one, table)),
+            other.columns(one.names, getattr(other, table)),
+        )
+    np.testing.assert_array_equal(one.values, other.values)
+    np.testing.assert_array_equal(one.pruned, other.pruned)
+
+
+def test_empty_study() -> None:
+    trials = History().read(optuna.create_study(), NOBODY)
+
+    assert (trials.names, len(trials.finished), len(trials.values)) == ([], 0, 0)
+    assert trials.columns(["x", "y"], trials.finished).shape == (0, 2)
+    assert trials.columns(["x", "y"], trials.pending).shape == (0, 2)
+
+
+def test_order_is_that_of_completion() -> None:
+    study = optuna.create_study()
+    asked = [study.ask({"x": X}) for _ in range(4)]
+    for k in (2, 0, 3, 1):
+        study.tell(asked[k], float(k))
+    trials = History().read(study, NOBODY)
+
+    assert trials.values.tolist() == [2, 0, 3, 1]
+    expected = [[asked[k].params["x"]] for k in (2, 0, 3, 1)]
+    assert trials.columns(["x"], trials.finished).tolist() == expected
+
+
+def test_every_state() -> None:
+    study = optuna.create_study()
+    told(study, 0.1, 5.0)
+    told(study, 0.2, state=TrialState.FAIL)
+    told(study, 0.3, state=TrialState.PRUNED)
+    told(study, 0.4, state=TrialState.PRUNED, intermediate_values={1: 9.0, 7: 2.0, 3: 8.0})
+    told(study, 0.5, state=TrialState.PRUNED, intermediate_values={0: math.nan})
+    told(study, 0.6, math.inf)
+    told(study, 0.7, state=TrialState.RUNNING)
+    study.enqueue_trial({"x": 0.8})
+    trials = History().read(study, NOBODY)
+
+    assert trials.columns(["x"], trials.finished)[:, 0].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    np.testing.assert_array_equal(trials.values, [5, math.nan, math.nan, 2, math.nan, math.inf])
+    assert trials.pruned.tolist() == [False, False, True, True, True, False]
+    assert trials.columns(["x"], trials.pending).tolist() == [[0.7]]
+
+
+def test_trial_that_asks_is_not_pending() -> None:
+    study = optuna.create_study()
+    told(study, 0.1, 1.0)
+    asked = [study.ask({"x": X}) for _ in range(3)]
+    pending = [History().read(study, trial.number).pending.tolist() for trial in asked]
+
+    values = [trial.params["x"] for trial in asked]
+    assert pending == [
+        [[values[1]], [values[2]]],
+        [[values[0]], [values[2]]],
+        [[values[0]], [values[1]]],
+    ]
+
+
+def test_running_trials_that_asked_for_nothing_known_are_left_out() -> None:
+    study = optuna.create_study()
+    told(study, 0.1, 1.0)
+    study.ask()
+    study.ask().suggest_float("unheard of", 0, 1)
+
+    assert History().read(study, NOBODY).pending.shape == (0, 1)
+
+
+def test_missing_parameters_are_nan() -> None:
+    study = optuna.create_study()
+    told(study, 0.5, 1.0)
+    study.add_trial(
+        create_trial(params={"y": 3}, distributions={"y": IntDistribution(0, 9)}, value=2.0)
+    )
+    study.add_trial(create_trial(value=3.0))
+    trials = History().read(study, NOBODY)
+
+    np.testing.assert_array_equal(
+        trials.columns(["y", "nobody", "x"], trials.finished),
+        [[math.nan, math.nan, 0.5], [3, math.nan, math.nan], [math.nan] * 3],
+    )
+
+
+def test_choices_are_read_as_indices() -> None:
+    study = optuna.create_study()
+    kind = CategoricalDistribution(["b", None, "a"])
+    for choice in ("a", None, "b"):
+        study.add_trial(create_trial(params={"c": choice}, distributions={"c": kind}, value=0.0))
+    trials = History().read(study, NOBODY)
+
+    assert trials.columns(["c"], trials.finished)[:, 0].tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1), ("maximize", -1)])
+def test_smaller_is_better_in_both_directions(direction: str, sign: int) -> None:
+    study = optuna.create_study(direction=direction)
+    told(study, 0.1, 1.0)
+    told(study, 0.2, math.inf)
+    told(study, 0.3, state=TrialState.PRUNED, intermediate_values={0: -2.0})
+
+    assert History().read(study, NOBODY).values.tolist() == [sign, sign * math.inf, -2 * sign]
+
+
+# Distributions.
+
+
+def latest(*kinds: BaseDistribution, running: BaseDistribution | None = None) -> Any:
+    study = optuna.create_study()
+    for kind in kinds:
+        value = kind.choices[0] if isinstance(kind, CategoricalDistribution) else kind.low  # type: ignore[attr-defined]
+        told(study, value, 0.0, kind=kind)
+    if running is not None:
+        told(study, running.low, state=TrialState.RUNNING, kind=running)  # type: ignore[attr-defined]
+    return History().distributions(study).get("x")
+
+
+def test_latest_range_is_the_one_of_the_last_trial() -> None:
+    assert latest(X, FloatDistribution(0, 5), FloatDistribution(2, 3)) == FloatDistribution(2, 3)
+    assert latest(X, FloatDistribution(0, 5), X) == X
+
+
+def test_range_of_a_running_trial_counts() -> None:
+    assert latest(X, running=FloatDistribution(0, 7)) == FloatDistribution(0, 7)
+
+
+def test_latest_means_the_number_not_the_completion() -> None:
+    study = optuna.create_study()
+    first, second = study.ask({"x": X}), study.ask({"x": FloatDistribution(0, 2)})
+    study.tell(second, 0.0)
+    study.tell(first, 0.0)
+
+    assert History().distributions(study) == {"x": FloatDistribution(0, 2)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        IntDistribution(0, 1),
+        FloatDistribution(0.5, 1, log=True),
+        CategoricalDistribution([0.0, 1.0]),
+    ],
+)
+def test_parameters_whose_kind_changes_are_dropped(other: BaseDistribution) -> None:
+    assert latest(X, other) is None
+    assert latest(other, X) is None
+    assert latest(X, other, X, X) is None
+
+
+def test_changed_choices_are_dropped() -> None:
+    assert latest(CategoricalDistribution("ab"), CategoricalDistribution("abc")) is None
+
+
+def test_names_come_sorted_and_from_trials_in_every_state() -> None:
+    study = optuna.create_study()
+    for name, state in (
+        ("c", TrialState.RUNNING),
+        ("b", TrialState.FAIL),
+        ("d", TrialState.PRUNED),
+        ("a", TrialState.COMPLETE),
+    ):
+        value = 0.0 if state == TrialState.COMPLETE else None
+        study.add_trial(
+            create_trial(state=state, params={name: 0.5}, distributions={name: X}, value=value)
+        )
+
+    assert list(History().distributions(study)) == ["a", "b", "c", "d"]
+
+
+def test_a_running_trial_leaves_no_trace_once_it_is_gone() -> None:
+    """What a running trial says is read anew each time: it may still change."""
+    history, study = History(), optuna.create_study()
+    told(study, 0.1, 1.0)
+    trial = study.ask({"x": FloatDistribution(0, 3), "y": X})
+    assert set(history.distributions(study)) == {"x", "y"}
+    assert len(history.read(study, NOBODY).pending) == 1
+
+    study.tell(trial, 2.0)
+    trials = history.read(study, NOBODY)
+
+    assert len(trials.pending) == 0
+    assert trials.values.tolist() == [1, 2]
+
+
+# At once or bit by bit.
+
+
+def make_study(kind: str, tmp_path: Path) -> optuna.Study:
+    if kind == "sqlite":
+        return optuna.create_study(storage=f"sqlite:///{tmp_path}/study.sqlite3")
+    if kind == "journal":
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+        )
+    return optuna.create_study()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+def test_bit_by_bit_equals_at_once(kind: str, tmp_path: Path) -> None:
+    study, history = make_study(kind, tmp_path), History()
+    running = []
+    for n in range(12):
+        trial = study.ask()
+        trial.suggest_float("x", 0, n + 1)
+        if n % 3 == 0:
+            trial.suggest_categorical("c", ["a", None, 3])
+        if n % 4 == 1:
+            running.append(trial)
+        elif n % 4 == 2:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, float(n))
+        if n % 5 == 4:
+            study.tell(running.pop(0), -float(n))
+        fresh = History()
+
+        assert history.distributions(study) == fresh.distributions(study)
+        assert_same(history.read(study, NOBODY), fresh.read(study, NOBODY))
+
+
+def test_trials_that_turn_up_late_are_put_in_their_place() -> None:
+    """Of another worker, or added from another study: they finished before those read already."""
+    past = datetime.datetime(2020, 1, 1)
+    study, history = optuna.create_study(), History()
+    for n in range(4):
+        told(study, 0.1 * n, float(n))
+        history.read(study, NOBODY)
+    old = create_trial(params={"x": 0.9}, distributions={"x": X}, value=9.0)
+    old.datetime_start, old.datetime_complete = past, past
+    study.add_trial(old)
+
+    assert history.read(study, NOBODY).values.tolist() == [9, 0, 1, 2, 3]
+    assert_same(history.read(study, NOBODY), History().read(study, NOBODY))
+
+
+def test_another_study_is_noticed() -> None:
+    """Though its trials have the same numbers, ids and names."""
+    history = History()
+    studies = [optuna.create_study(study_name="same") for _ in range(2)]
+    for k, study in enumerate(studies):
+        for n in range(3):
+            told(study, 0.1 * n, float(n + 10 * k))
+    for k in (0, 1, 1, 0):
+        assert history.read(studies[k], NOBODY).values.tolist() == [10 * k, 10 * k + 1, 10 * k + 2]
+
+
+def test_a_shorter_or_longer_other_study_is_noticed() -> None:
+    history = History()
+    long, short, empty = (optuna.create_study() for _ in range(3))
+    for n in range(5):
+        told(long, 0.1 * n, float(n), kind=FloatDistribution(0, 9))
+    told(short, 0.3, 7.0)
+
+    for study in (long, short, long, empty, short):
+        assert_same(history.read(study, NOBODY), History().read(study, NOBODY))
+        assert history.distributions(study) == History().distributions(study)
+        assert history.finished == len(study.trials)
+
+
+def test_bracket_of_hyperband_is_a_study_of_its_own() -> None:
+    """One history is shown different subsets of the same study in turn."""
+    study, history = optuna.create_study(), History()
+    for n in range(8):
+        told(study, 0.1 * n, float(n))
+
+    class Bracket:
+        direction = study.direction
+
+        def __init__(self, remainder: int) -> None:
+            self._remainder = remainder
+
+        def get_trials(self, deepcopy: bool = True, states: Any = None) -> Any:
+            trials = study.get_trials(deepcopy=deepcopy, states=states)
+            return [trial for trial in trials if trial.number % 3 == self._remainder]
+
+    for remainder in (0, 1, 1, 2, 0):
+        values = history.read(Bracket(remainder), NOBODY).values  # type: ignore[arg-type]
+        assert values.tolist() == [n for n in range(8) if n % 3 == remainder]
+
+
+def test_what_was_returned_does_not_change_later() -> None:
+    history, study = History(), optuna.create_study()
+    told(study, 0.1, 1.0)
+    before = history.read(study, NOBODY)
+    names, table = list(before.names), before.finished.copy()
+    study.add_trial(create_trial(params={"y": 0.5}, distributions={"y": X}, value=2.0))
+    history.read(study, NOBODY)
+
+    assert before.names == names
+    np.testing.assert_array_equal(before.finished, table)
+
+
+def test_finished_trials_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At thousands of trials, reading them all again would take longer than the rest."""
+    import optuna_hypernet.history as module
+
+    rows = []
+    real = module.internal_row
+    monkeypatch.setattr(
+        module, "internal_row", lambda *arguments: rows.append(1) or real(*arguments)
+    )
+    history, study = History(), optuna.create_study()
+    for n in range(10):
+        told(study, 0.1 * n, float(n))
+        history.read(study, NOBODY)
+        history.distributions(study)
+
+    assert len(rows) == 10

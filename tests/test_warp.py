@@ -1,0 +1,173 @@
+"""Output warps: monotone, standardised, and finite for whatever an objective returns."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from differences import Array
+from hypothesis import given
+from hypothesis import settings
+from scipy.stats import norm
+from scipy.stats import rankdata
+
+from optuna_hypernet.surrogate.warp import NAMES
+from optuna_hypernet.surrogate.warp import settle
+from optuna_hypernet.surrogate.warp import warp
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+anything = st.floats(allow_nan=False)
+near = st.integers(0, 9).map(lambda k: 1 + 1e-12 * k)
+tied = st.sampled_from([-1.0, 0.0, 0.5, 3.0])
+
+
+def samples(kind: st.SearchStrategy[float]) -> st.SearchStrategy[list[float]]:
+    return st.lists(kind, min_size=1, max_size=20)
+
+
+ANY = samples(anything) | samples(near) | samples(tied) | samples(finite)
+
+
+def settled(values: list[float]) -> Array:
+    return settle(np.array(values), np.zeros(len(values), dtype=bool))
+
+
+def assert_monotone(before: Array, after: Array) -> None:
+    order = np.argsort(before, kind="stable")
+
+    assert (np.diff(after[order]) >= 0).all()
+
+
+# Settling.
+
+
+@settings(max_examples=300)
+@given(ANY)
+def test_settled_values_can_be_computed_with(values: list[float]) -> None:
+    out = settled(values)
+
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() <= 1
+    assert_monotone(np.array(values), out)
+
+
+@settings(max_examples=200)
+@given(samples(near) | samples(tied) | samples(st.floats(-1e300, 1e300, allow_subnormal=False)))
+def test_settling_loses_no_digit(values: list[float]) -> None:
+    """Of values whose magnitudes a float can hold together, all are scaled by one power of 2."""
+    out, top = settled(values), max(map(abs, values))
+    for value, scaled in zip(values, out, strict=True):
+        if value and abs(value) > top * 1e-300:
+            mantissas = math.frexp(value)[0], math.frexp(scaled)[0]
+            assert mantissas[0] == mantissas[1]
+
+
+def test_infinities_move_to_the_ends() -> None:
+    assert settled([1.0, math.inf, -4.0, -math.inf]).tolist() == [0.125, 0.125, -0.5, -0.5]
+
+
+def test_nothing_but_infinities() -> None:
+    assert settled([math.inf, -math.inf, math.inf]).tolist() == [1, -1, 1]
+
+
+def test_pruned_count_as_no_better_than_the_median_of_the_complete() -> None:
+    values = np.array([4.0, 1.0, 2.0, -9.0, 3.0, 8.0])
+    pruned = np.array([False, False, False, True, True, True])
+
+    assert (8 * 2 * settle(values, pruned)).tolist() == [4, 1, 2, 2, 3, 8]
+
+
+def test_nothing_but_pruned() -> None:
+    values = np.array([2.0, 1.0, 0.5])
+
+    assert (settle(values, np.ones(3, dtype=bool)) * 4).tolist() == [2, 1, 0.5]
+
+
+def test_diverged_trial_does_not_make_the_pruned_bad() -> None:
+    """The median of the complete ones is taken after infinities moved."""
+    values = np.array([math.inf, 1.0, 3.0, 0.0])
+    pruned = np.array([False, False, False, True])
+    out = settle(values, pruned)
+
+    assert out[3] == out[2] == out[0]
+
+
+# Warping.
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=200)
+@given(ANY)
+def test_warps_are_monotone_and_standard(name: str, values: list[float]) -> None:
+    before = settled(values)
+    after = warp(before, name)
+
+    assert_monotone(before, after)
+    if before.max() == before.min():
+        assert not after.any()
+    else:
+        assert abs(after.mean()) < 1e-9
+        assert after.std() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100)
+@given(ANY)
+def test_equal_values_stay_equal(name: str, values: list[float]) -> None:
+    before = settled(values * 2)
+    after = warp(before, name)
+
+    np.testing.assert_array_equal(after[: len(values)], after[len(values) :])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [0.0, 1.0, -3e300, 5e-324])
+def test_constant_values_become_zeros(name: str, value: float) -> None:
+    assert warp(np.full(5, value), name).tolist() == [0.0] * 5
+    assert warp(np.array([value]), name).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("gap", [1e-12, 2.5e-16])
+def test_the_smallest_differences_are_seen(name: str, gap: float) -> None:
+    after = warp(settled([1.0, 1.0 + gap, 1.0, 1.0 + 2 * gap]), name)
+
+    assert after[0] == after[2] < after[1] < after[3]
+
+
+def standard(values: Array) -> Array:
+    return (values - values.mean()) / values.std()
+
+
+VALUES = np.random.default_rng(0).normal(size=15) ** 3
+
+
+def test_identity_is_linear() -> None:
+    np.testing.assert_allclose(warp(VALUES, "identity"), standard(VALUES), rtol=1e-12)
+
+
+@pytest.mark.parametrize("values", [VALUES, np.array([3.0, 1.0, 1.0, 2.0, 1.0, 3.0])])
+def test_rank_gives_normal_quantiles(values: Array) -> None:
+    """Ties share their mean rank, as scipy's do."""
+    quantiles = norm.ppf((rankdata(values) - 0.5) / len(values))
+
+    np.testing.assert_allclose(warp(values, "rank"), standard(quantiles), rtol=1e-10, atol=1e-12)
+
+
+def test_half_rank_is_linear_below_the_median_and_ranked_above() -> None:
+    after = warp(VALUES, "half-rank")
+    better = np.median(VALUES) >= VALUES
+    quantiles = norm.ppf((rankdata(VALUES) - 0.5) / len(VALUES))
+
+    for half, model in ((better, VALUES), (~better, quantiles)):
+        slope = np.diff(after[half]) / np.diff(model[half])
+        np.testing.assert_allclose(slope, slope[0], rtol=1e-8)
+
+
+def test_half_rank_with_a_constant_better_half() -> None:
+    values = np.array([1.0, 1.0, 1.0, 2.0, 9.0])
+
+    np.testing.assert_array_equal(warp(values, "half-rank"), warp(values, "rank"))
