@@ -390,21 +390,27 @@ def test_enqueued_values_are_kept(enqueued: dict[str, Any]) -> None:
     assert_in_range(study.trials)
 
 
-def test_enqueued_trial_is_completed_with_the_model() -> None:
-    """The rest of an enqueued trial suits what was enqueued: y should follow x."""
+@pytest.mark.parametrize("names", ["xy", "yx"])
+def test_enqueued_trial_is_completed_with_the_model(names: str) -> None:
+    """The rest suits what was enqueued, whether that is asked for before it or after it."""
 
     def objective(trial: Trial) -> float:
-        x = trial.suggest_categorical("x", ["low", "high"])
-        return (trial.suggest_float("y", 0, 1) - (0.9 if x == "high" else 0.1)) ** 2
+        asked: dict[str, Any] = {}
+        for name in names:
+            if name == "x":
+                asked["x"] = trial.suggest_categorical("x", ["low", "high"])
+            else:
+                asked["y"] = trial.suggest_float("y", 0, 1)
+        return float((asked["y"] - (0.9 if asked["x"] == "high" else 0.1)) ** 2)
 
     study = optimized(hypernet(n_startup_trials=4), objective, 20)
-    for x in ("high", "low"):
+    for x in ("high", "low", "low", "high"):
         study.enqueue_trial({"x": x})
-    study.optimize(objective, n_trials=2)
-    high, low = params_of(study)[-2:]
+    study.optimize(objective, n_trials=4)
+    completed = params_of(study)[-4:]
 
-    assert (high["x"], low["x"]) == ("high", "low")
-    assert high["y"] > 0.6 > 0.4 > low["y"]
+    assert [params["x"] for params in completed] == ["high", "low", "low", "high"]
+    assert all((params["y"] > 0.5) == (params["x"] == "high") for params in completed)
 
 
 @pytest.mark.filterwarnings("ignore:Fixed parameter")
@@ -453,16 +459,22 @@ def test_one_sampler_for_two_studies_trial_by_trial() -> None:
     def upside_down(trial: Trial) -> float:
         return -quadratic(trial)
 
-    alone = [optimized(hypernet(), one, 10) for one in (quadratic, upside_down)]
-    sampler = hypernet()
-    together = [optuna.create_study(sampler=sampler) for _ in range(2)]
-    for _ in range(9):
-        for study, objective in zip(together, (quadratic, upside_down), strict=True):
-            study.optimize(objective, n_trials=1)
+    def started(sampler: HypernetSampler) -> Study:
+        study = optuna.create_study(sampler=sampler)
+        study.enqueue_trial({"x": 0.0, "y": 0.0})  # not left to the independent sampler
+        return study
 
-    # The first trial is the independent sampler's, whose randomness the two share.
-    assert params_of(together[0])[0] == params_of(alone[0])[0]
-    assert_in_range(together[0].trials + together[1].trials)
+    sampler = hypernet()
+    objectives = (quadratic, upside_down)
+    together = [started(sampler) for _ in objectives]
+    for _ in range(9):
+        for study, objective in zip(together, objectives, strict=True):
+            study.optimize(objective, n_trials=1)
+    for study, objective in zip(together, objectives, strict=True):
+        alone = started(hypernet())
+        alone.optimize(objective, n_trials=9)
+
+        assert params_of(study) == params_of(alone)
 
 
 @pytest.mark.parametrize("storages", ["memory", "sqlite"])
@@ -627,11 +639,16 @@ def test_numpy_settings_are_left_alone() -> None:
         assert (np.geterr(), np.get_printoptions()) == before
 
 
-def test_every_numpy_error_raised_by_the_user_is_survived() -> None:
+@pytest.mark.parametrize("exponent", [1.0, 60.0])
+def test_every_numpy_error_raised_by_the_user_is_survived(exponent: float) -> None:
     """A user who debugs with ``np.seterr(all="raise")`` gets the same suggestions."""
-    usual = optimized(hypernet(), every_kind, 10)
+
+    def objective(trial: Trial) -> float:
+        return 10 ** min(exponent * (every_kind(trial) - 4), 300)
+
+    usual = optimized(hypernet(), objective, 10)
     with np.errstate(all="raise"):
-        strict = optimized(hypernet(), every_kind, 10)
+        strict = optimized(hypernet(), objective, 10)
 
     assert params_of(strict) == params_of(usual)
 
@@ -683,10 +700,18 @@ def test_blas_threads_are_left_alone_by_two_samplers_at_once() -> None:
         assert threadpoolctl.threadpool_info() == before
 
 
-def test_one_blas_thread_is_one() -> None:
+def test_suggestions_take_one_blas_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    with threadpoolctl.threadpool_limits(2, user_api="blas"), one_blas_thread():
-        inside = {each["num_threads"] for each in threadpoolctl.threadpool_info()}
+    inside = set()
+    real = Posterior.predict
+
+    def watched(self: Posterior, *arguments: Any) -> Any:
+        inside.update(each["num_threads"] for each in threadpoolctl.threadpool_info())
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Posterior, "predict", watched)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        optimized(hypernet(), quadratic, 3)
 
     assert inside == {1}
 
