@@ -15,7 +15,7 @@ The map of the package, in the order in which a suggestion passes through it::
     suggestion     one suggestion: start, condition, descend; knows no Study
     conditions     which parameters are asked for under which choices, read off the trials
     surrogate/     λ → response, learnt from trials alone
-      ensemble       members fitted at checkpoints, one per output warp, weighed by order left out
+      ensemble       members fitted at checkpoints, by warp and gates, weighed by order left out
       warp           output warps
       evidence       log evidence, its gradient, and the fit of gates and amplitudes
       hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out

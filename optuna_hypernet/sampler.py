@@ -82,7 +82,7 @@ class HypernetSampler(BaseSampler):
         self,
         *,
         seed: int | None = None,
-        n_startup_trials: int = 6,
+        n_startup_trials: int = 4,
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:

@@ -12,7 +12,9 @@ from scipy.stats import multivariate_normal
 from scipy.stats import norm
 
 from optuna_hypernet.surrogate.evidence import cholesky
+from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
+from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.evidence import hyperprior
 from optuna_hypernet.surrogate.evidence import log_evidence
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
@@ -21,6 +23,7 @@ from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 OWNER = np.array([0, 1, 1, 2])
 D = 3
+FREE = free_gates(D)
 
 
 def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
@@ -77,7 +80,7 @@ def test_fit_beats_the_start_and_draws_from_the_hyperprior() -> None:
     embedding, _ = trials(25)
     values = np.sin(2 * embedding[:, 0]) + embedding[:, 3] ** 2
     values = (values - values.mean()) / values.std()
-    theta = fit(OWNER, embedding, values[None])[0]
+    theta = fit(OWNER, embedding, values[None], FREE)[0]
     best = log_evidence(theta, OWNER, embedding, values)[0]
     others = [hyperprior(D)[0]] + [drawn(seed) for seed in range(200)]
 
@@ -88,17 +91,26 @@ def test_fit_ends_where_the_gradient_is_small() -> None:
     embedding, _ = trials(25)
     values = np.sin(2 * embedding[:, 0]) + embedding[:, 3] ** 2
     values = (values - values.mean()) / values.std()
-    theta = fit(OWNER, embedding, values[None])[0]
+    theta = fit(OWNER, embedding, values[None], FREE)[0]
     start = log_evidence(hyperprior(D)[0], OWNER, embedding, values)[1]
     end = log_evidence(theta, OWNER, embedding, values)[1]
 
     assert np.linalg.norm(end) < 0.05 * np.linalg.norm(start)
 
 
+def test_even_gates_stay_where_the_hyperprior_has_them() -> None:
+    embedding, _ = trials(25)
+    values = np.sin(3 * embedding[:, 0])
+    theta = fit(OWNER, embedding, values[None] / values.std(), even_gates(D))[0]
+
+    np.testing.assert_array_equal(theta[:D], hyperprior(D)[0][:D])
+    assert not np.allclose(theta[D:], hyperprior(D)[0][D:])
+
+
 def test_gates_tell_which_parameters_matter() -> None:
     embedding, _ = trials(40)
     values = np.sin(3 * embedding[:, 0])
-    gates = fit(OWNER, embedding, values[None] / values.std())[0, :D]
+    gates = fit(OWNER, embedding, values[None] / values.std(), FREE)[0, :D]
 
     assert gates[0] > gates[1] + 0.5
     assert gates[0] > gates[2] + 0.5
@@ -108,7 +120,7 @@ def test_noise_is_told_from_structure() -> None:
     """Every configuration is tried twice, so that the noise shows."""
     embedding, noise = np.tile(trials(30)[0], (2, 1)), trials(60, seed=1)[1]
     smooth, noisy = embedding[:, 0], embedding[:, 0] + 0.5 * noise
-    thetas = fit(OWNER, embedding, np.stack([smooth / smooth.std(), noisy / noisy.std()]))
+    thetas = fit(OWNER, embedding, np.stack([smooth / smooth.std(), noisy / noisy.std()]), FREE)
     share = Hypernetwork(thetas, OWNER).noise
     truth = (0.5 * noise).var() / noisy.var()
 
@@ -119,24 +131,24 @@ def test_noise_is_told_from_structure() -> None:
 def test_members_are_fitted_apart_and_always_alike() -> None:
     embedding, values = trials(15)
     targets = np.stack([values, np.sort(values), -values])
-    together = fit(OWNER, embedding, targets)
+    together = fit(OWNER, embedding, targets, FREE)
 
-    np.testing.assert_array_equal(together, fit(OWNER, embedding, targets))
+    np.testing.assert_array_equal(together, fit(OWNER, embedding, targets, FREE))
     for member, target in zip(together, targets, strict=True):
-        np.testing.assert_array_equal(fit(OWNER, embedding, target[None])[0], member)
+        np.testing.assert_array_equal(fit(OWNER, embedding, target[None], FREE)[0], member)
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_fit_of_next_to_nothing(n: int, level: float) -> None:
-    theta = fit(OWNER, np.zeros((n, len(OWNER))), np.full((2, n), level))
+    theta = fit(OWNER, np.zeros((n, len(OWNER))), np.full((2, n), level), FREE)
 
     assert theta.shape == (2, D + N_SHARED)
     assert np.isfinite(theta).all()
 
 
 def test_fit_of_contradicting_duplicates() -> None:
-    theta = fit(OWNER, np.zeros((6, len(OWNER))), np.array([[-1.0, 1.0] * 3]))
+    theta = fit(OWNER, np.zeros((6, len(OWNER))), np.array([[-1.0, 1.0] * 3]), FREE)
 
     assert Hypernetwork(theta, OWNER).noise[0] > 0.3
 

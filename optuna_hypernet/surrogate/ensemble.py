@@ -1,4 +1,4 @@
-"""The surrogate: a few members, one per output warp, fitted at checkpoints and weighed."""
+"""The surrogate: a few members by output warp and gates, fitted at checkpoints and weighed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from optuna_hypernet.surrogate import warp
+from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
+from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
 
@@ -24,6 +26,7 @@ _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05
 _LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
+_FEW_TRIALS = 40  # below which gates are averaged with even ones
 _KEPT_FITS = 8
 
 
@@ -93,24 +96,30 @@ class Ensemble:
 
 
 def fit_members(owner: NDArray[np.int64], embedding: Array, values: Array) -> Members:
-    """One member per output warp, weighed by how well it predicts the order of trials left out.
+    """Members for every output warp, weighed by how well they predict the order of the left out.
 
-    The order, because it means the same under every warp. Members of little weight are dropped:
-    they would cost as much as the others.
+    The order, because it means the same under every warp. While trials are few, gates that fit
+    them best need not be the right ones: each warp then has a second member whose gates are even.
+    Members of little weight are dropped: they would cost as much as the others.
 
     Args:
         owner: ``(D,)`` the parameter of each embedding column.
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` settled objective values.
     """
-    targets = np.stack([warp.warp(values, name) for name in warp.NAMES])
-    theta = fit(owner, embedding, targets)
+    d = int(owner[-1]) + 1
+    warps = list(warp.NAMES)
+    targets = np.stack([warp.warp(values, name) for name in warps])
+    theta = fit(owner, embedding, targets, free_gates(d))
+    if len(values) < _FEW_TRIALS:
+        theta = np.concatenate([theta, fit(owner, embedding, targets, even_gates(d))])
+        targets, warps = np.concatenate([targets, targets]), warps + warps
     left_out = Posterior(Hypernetwork(theta, owner), embedding, targets).left_out
     score = np.array([rank_correlation(mean, values) for mean in left_out])
     log_weights = (score - score.max()) / _TEMPERATURE
     kept = np.flatnonzero(log_weights >= math.log(_LEAST_WEIGHT))
     log_weights = log_weights[kept] - np.logaddexp.reduce(log_weights[kept])
-    return Members([warp.NAMES[k] for k in kept], theta[kept], log_weights)
+    return Members([warps[k] for k in kept], theta[kept], log_weights)
 
 
 def checkpoint(n: int) -> int:

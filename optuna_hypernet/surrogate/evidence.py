@@ -18,6 +18,7 @@ from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
 Array = NDArray[np.float64]
+Bounds = list[tuple[float, float]]
 
 # Hyperprior of theta: independent Gaussians. Gates start near (d / 4)^(-1/4), so that distances
 # in the box neither vanish nor saturate as the number of parameters d grows.
@@ -64,15 +65,24 @@ def log_evidence(
     return float(value), network.pull_theta(weight[None], covariance)[0] - deviation / scale
 
 
-def fit(owner: NDArray[np.int64], embedding: Array, values: Array) -> Array:
+def free_gates(d: int) -> Bounds:
+    """Bounds of ``theta`` within which every gate is fitted."""
+    return [_GATE_BOUNDS] * d + list(_SHARED_BOUNDS)
+
+
+def even_gates(d: int) -> Bounds:
+    """Bounds that hold every gate at its hyperprior's mean: all parameters matter alike."""
+    gates = hyperprior(d)[0][:d]
+    return list(zip(gates, gates, strict=True)) + list(_SHARED_BOUNDS)
+
+
+def fit(owner: NDArray[np.int64], embedding: Array, values: Array, bounds: Bounds) -> Array:
     """Members' ``theta (M, d + 5)`` that maximise the evidence of ``values (M, n)``.
 
     A pure function of its arguments: it never starts from an earlier fit, so a study that is
     resumed, or continued by another worker, goes on as if nothing had happened.
     """
-    d = int(owner[-1]) + 1
-    bounds = [_GATE_BOUNDS] * d + list(_SHARED_BOUNDS)
-    start = hyperprior(d)[0]
+    start = hyperprior(len(bounds) - N_SHARED)[0]
 
     def loss(theta: Array, targets: Array) -> tuple[float, Array]:
         try:
@@ -93,7 +103,6 @@ def fit(owner: NDArray[np.int64], embedding: Array, values: Array) -> Array:
         ).x
         for targets in values
     ]
-    assert start.shape == (d + N_SHARED,)
     return np.array(members)
 
 
