@@ -67,11 +67,36 @@ def test_surrogate_knows_neither_optuna_nor_torch_nor_the_rest(name: str) -> Non
             assert within(module, "optuna_hypernet.surrogate")
 
 
+def reached(start: str) -> set[str]:
+    """Files that importing ``start`` brings in from this package, itself among them."""
+    seen, left = set(), [start]
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for module in imported(name):
+            parts = module.split(".")[1:]
+            for length in range(1, len(parts) + 1):
+                path = "/".join(parts[:length])
+                left += [each for each in (f"{path}.py", f"{path}/__init__.py") if each in NAMES]
+    return seen
+
+
+def test_a_black_box_suggestion_reaches_all_its_parts_and_no_torch() -> None:
+    black_box = reached("sampler.py")
+
+    assert {"space.py", "descent.py", "surrogate/posterior.py"} <= black_box
+    for name in black_box:
+        assert not [module for module in imported(name) if within(module, "torch")], name
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_imported_beyond_the_declared_dependencies(name: str) -> None:
-    """Beside threadpoolctl, which is used where scikit-learn has brought it."""
+    """Beside torch, an extra; tqdm, which Optuna brings; threadpoolctl, where it happens to be."""
     allowed = {"numpy", "scipy", "optuna", "optuna_hypernet", *sys.stdlib_module_names}
     allowed |= {"threadpoolctl"} if name == "threads.py" else set()
+    allowed |= set() if name in reached("sampler.py") else {"torch", "tqdm"}
 
     assert {module.split(".")[0] for module in imported(name)} <= allowed
 

@@ -2,8 +2,8 @@
 
 Objective values of real tuning problems span decades, pile up at a plateau or diverge. No single
 warp serves all studies: ranks win on tuning tables and stall on smooth functions, where the raw
-scale wins. So the surrogate keeps one member per warp and weighs them by how well each predicts
-the order of the trials left out (:func:`optuna_hypernet.surrogate.ensemble.fit`).
+scale wins. So the surrogate keeps members for each warp and weighs them by how well each predicts
+the order of trials left out (:func:`optuna_hypernet.surrogate.ensemble.fit_members`).
 """
 
 from __future__ import annotations
