@@ -14,7 +14,7 @@ help:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q -c constraints.txt -e ".[benchmarks,examples,test,check]"
+	.venv/bin/python -m pip install -q -c constraints.txt -e ".[benchmarks,examples,test,check,torch]"
 	touch $@
 
 .venv-oldest/installed: pyproject.toml constraints-oldest.txt

@@ -6,7 +6,7 @@ descent on the predicted validation loss. :class:`HypernetSampler` does so from 
 hypernetwork there maps λ to the weights of a small response model, which, as only final values
 are seen, is one number. It amounts to a gated neural regressor with a Bayesian output layer.
 
-The map of the package, in the order in which a suggestion passes through it::
+The map of the sampler, in the order in which a suggestion passes through it::
 
     sampler        Optuna's hooks, guards and messages; the only module besides history that
                    sees a Study
@@ -21,15 +21,40 @@ The map of the package, in the order in which a suggestion passes through it::
       hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out
       posterior      the prior conditioned on trials
     acquisition    log expected improvement of the mixture of members
-    threads        one BLAS thread inside a suggestion
     descent        screen, flip, climb, polish: where the acquisition is largest
+    threads        one BLAS thread inside a suggestion
 
-numpy and scipy do all the work of a suggestion; torch is never imported by it. Modules below
+numpy and scipy do all the work of such a suggestion; torch is never imported by it. Modules below
 ``sampler`` and ``history`` know nothing of Optuna beyond its distributions.
+
+:class:`HyperTraining` is shown the model and its two losses, and learns its very weights; it needs
+torch, which is imported when the name is asked for::
+
+    hypertraining  HyperTraining: a user's own model tuned through w_φ(λ)
+    coordinates    hyperparameters as unconstrained, standardised coordinates; Shaped
+    bilevel/       the loop (train step, valid step), plans (the algorithms), runs (early stop,
+                   checkpoints), batches, problem, tuned
+    response/      λ → the user's weights: hypernetworks, and weights in the user's model
+    randomness     torch randomness from a seed and counters; global generators left alone
 """
+
+import importlib as _importlib
+import typing as _typing
 
 from optuna_hypernet.sampler import HypernetSampler
 from optuna_hypernet.version import __version__
 
 
-__all__ = ["HypernetSampler", "__version__"]
+if _typing.TYPE_CHECKING:
+    from optuna_hypernet.coordinates import Shaped
+    from optuna_hypernet.hypertraining import HyperTraining
+
+__all__ = ["HyperTraining", "HypernetSampler", "Shaped", "__version__"]
+
+_NEED_TORCH = {"HyperTraining": "hypertraining", "Shaped": "coordinates"}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name in _NEED_TORCH:
+        return getattr(_importlib.import_module(f"optuna_hypernet.{_NEED_TORCH[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,12 +66,14 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, i
     path = tmp_path_factory.mktemp("benchmarks") / "smoke.db"
     storage = f"sqlite:///{path}"
     first = start(storage)
-    deadline = time.monotonic() + 30
-    while not path.exists() or not trials_stored_safely(storage):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    deadline = time.monotonic() + 300  # against hanging for ever: a busy machine may take long
+    try:
+        while not path.exists() or not trials_stored_safely(storage):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
     time.sleep(0.5)
     survived = trials_stored(storage)
     time.sleep(0.5)

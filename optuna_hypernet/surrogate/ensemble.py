@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 # Beyond so many trials the posterior keeps the better half of them and a spread of the others.
-_MOST_TRIALS = 200
+_MOST_TRIALS = 160
 _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05

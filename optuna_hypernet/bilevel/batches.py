@@ -1,0 +1,152 @@
+"""A user's data: batches without end, repeatable, and the same again after a resume."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optuna_hypernet.randomness import derive
+from optuna_hypernet.randomness import private_randomness
+
+
+class Batches:
+    """Batches of an iterable, pass after pass.
+
+    What torch's global generator gives inside the loader (shuffling, augmentation) follows from
+    the seed, the pass and the batch's place in it; a loader with a ``generator`` of its own keeps
+    that one, and its state is part of a checkpoint. Randomness of other libraries is not covered.
+
+    Args:
+        name: What errors call it.
+        data: Yields batches; to be iterated over many times.
+        device: Where the tensors of a batch are moved to.
+        seed: Of the loader's randomness.
+
+    Raises:
+        TypeError: If ``data`` cannot be iterated over, or only once.
+        ValueError: If it has a length, and that is zero.
+    """
+
+    def __init__(self, name: str, data: Iterable[Any], device: torch.device, seed: int) -> None:
+        advice = "Pass a torch DataLoader, or a list of batches; [(x, y)] is one full batch."
+        if not isinstance(data, Iterable):
+            raise TypeError(f"{name} is {data!r}, which cannot be iterated over. {advice}")
+        if isinstance(data, Iterator):
+            raise TypeError(
+                f"{name} is a {type(data).__name__}, which can be iterated over only once, but "
+                f"training takes many passes. {advice}"
+            )
+        if operator.length_hint(data, 1) == 0:
+            raise ValueError(f"{name} is empty: it has no batch. {advice}")
+        self._name = name
+        self._data = data
+        self._device = device
+        self._seed = seed
+        own = getattr(data, "generator", None)
+        self._own = own if isinstance(own, torch.Generator) else None
+        self._passes = 0
+        self._index = 0  # batches taken from the present pass
+        self._iterator: Iterator[Any] | None = None
+        self._own_at_start: Tensor | None = None
+
+    def next(self) -> Any:
+        """The next batch, on the device; a new pass starts where one ends."""
+        while True:
+            if self._iterator is None:
+                self._start()
+            try:
+                return self._take()
+            except StopIteration:
+                if self._index == 0:
+                    raise ValueError(
+                        f"{self._name} gave no batch in pass {self._passes}. It must yield at "
+                        "least one batch each time it is iterated over."
+                    ) from None
+                self._iterator, self._index = None, 0
+                self._passes += 1
+
+    def all(self) -> Iterator[Any]:
+        """One pass over everything, which leaves :meth:`next` where it is."""
+        before = None if self._own is None else self._own.get_state()
+        empty = True
+        with private_randomness(derive(self._seed), self._device):
+            iterator = iter(self._data)
+        try:
+            while True:
+                with private_randomness(derive(self._seed), self._device):
+                    batch = next(iterator)
+                empty = False
+                yield to_device(batch, self._device)
+        except StopIteration:
+            pass
+        finally:
+            if self._own is not None and before is not None:
+                self._own.set_state(before)
+        if empty:
+            raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        own = None if self._own is None else self._own.get_state()
+        return {
+            "passes": self._passes,
+            "index": self._index,
+            "own": own,
+            "own_at_start": self._own_at_start,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to a state: the present pass is begun again, and what was taken is skipped."""
+        index = state["index"]
+        self._passes, self._index, self._iterator = state["passes"], 0, None
+        if index:
+            if self._own is not None and state["own_at_start"] is not None:
+                self._own.set_state(state["own_at_start"])
+            self._start()
+            for _ in range(index):
+                self._take()
+        if self._own is not None and state["own"] is not None:
+            self._own.set_state(state["own"])
+
+    def _start(self) -> None:
+        self._own_at_start = None if self._own is None else self._own.get_state()
+        with private_randomness(derive(self._seed, self._passes), self._device):
+            self._iterator = iter(self._data)
+
+    def _take(self) -> Any:
+        assert self._iterator is not None
+        seed = derive(self._seed, self._passes, self._index)
+        with private_randomness(seed, self._device):
+            batch = next(self._iterator)
+        self._index += 1
+        return to_device(batch, self._device)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in its tuples, lists and dicts on ``device``."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
+        return type(batch)(*(to_device(part, device) for part in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(part, device) for part in batch)
+    if isinstance(batch, dict):
+        return {key: to_device(part, device) for key, part in batch.items()}
+    return batch
+
+
+def n_rows(batch: Any) -> int:
+    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = list(batch.values()) if isinstance(batch, dict) else batch
+    if isinstance(parts, tuple | list):
+        for part in parts:
+            if isinstance(part, Tensor | tuple | list | dict):
+                return n_rows(part)
+    return 1

@@ -1,0 +1,146 @@
+"""One run of a plan: evaluations on the way, early stop, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch import nn
+from tqdm import tqdm
+
+from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.loop import run
+from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.plans import check_count
+
+
+_EVALUATIONS = 50  # of the whole validation data, in one run
+
+# Losses this close count as equal, and of equals the last is kept: its response has learnt most,
+# while λ̂ that passes by with a loss a hair lower would be an accident.
+_TIE = 0.005
+
+
+class Exporter(Protocol):
+    """What a run asks of a response: a plain model to keep."""
+
+    def export(self, z: Tensor) -> nn.Module:
+        """A plain model with the weights at coordinates ``(D,)``."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is carried out, whatever it is; see ``HyperTraining.fit``.
+
+    Raises:
+        TypeError: If ``patience`` is not an int.
+        ValueError: If it is not positive.
+    """
+
+    patience: int
+    checkpoint: str | os.PathLike[str] | None
+    progress: bool
+
+    def __post_init__(self) -> None:
+        check_count("patience", self.patience, 1)
+
+
+@dataclass
+class Record:
+    """What a run has seen so far.
+
+    Attributes:
+        done: Ticks of the plan carried out.
+        path: Ticks, coordinates ``(D,)`` and predicted validation losses, one per evaluation.
+        lowest: The lowest predicted validation loss since the warm-up.
+        waited: Evaluations since then.
+        best: The predicted loss of what is kept: the last one about as low.
+        best_z: Its coordinates ``(D,)``.
+        best_model: The state of the model there.
+        stopped: Whether the run was ended early.
+    """
+
+    done: int = 0
+    path: list[tuple[int, Tensor, float]] = field(default_factory=list)
+    lowest: float = math.inf
+    waited: int = 0
+    best: float = math.inf
+    best_z: Tensor | None = None
+    best_model: dict[str, Any] | None = None
+    stopped: bool = False
+
+    def add(self, done: int, bilevel: Bilevel, exporter: Exporter, counts: bool) -> None:
+        """Evaluates λ̂, and keeps it if it is as good as any; the warm-up does not count."""
+        z = bilevel.z.detach().clone()
+        loss = bilevel.evaluate(z)
+        self.done = done
+        self.path.append((done, z, loss))
+        self.waited += counts
+        if counts and loss < self.lowest:
+            self.lowest, self.waited = loss, 0
+        if counts and loss <= self.lowest + _TIE * abs(self.lowest):
+            self.best, self.best_z = loss, z
+            self.best_model = exporter.export(z).state_dict()
+
+
+def carry_out(bilevel: Bilevel, exporter: Exporter, plan: Plan, options: Options) -> Record:
+    """Carries out a plan, from its checkpoint on if there is one.
+
+    Raises:
+        ValueError: If the checkpoint is of another plan.
+        FloatingPointError: If a loss is not finite.
+    """
+    path = None if options.checkpoint is None else Path(options.checkpoint)
+    record = Record()
+    if path is not None and path.exists():
+        record, state = _load(path, plan, bilevel.z.device)
+        bilevel.load_state_dict(state)
+    if record.stopped:
+        return record
+    every = max(plan.ticks // _EVALUATIONS, 1)
+    with tqdm(total=plan.ticks, initial=record.done, disable=not options.progress) as bar:
+        for done in run(bilevel, plan, record.done):
+            bar.update()
+            if done % every and done not in (plan.warm_up, plan.ticks):
+                continue
+            record.add(done, bilevel, exporter, counts=done >= plan.warm_up)
+            bar.set_postfix(predicted=record.path[-1][2])
+            record.stopped = record.waited >= options.patience
+            if path is not None:
+                _save(path, plan, record, bilevel.state_dict())
+            if record.stopped:
+                break
+    if record.best_z is None:
+        raise FloatingPointError(
+            f"No evaluation gave a finite validation loss; the last was {record.path[-1][2]}. "
+            "Look at the validation data and at what valid_loss does with them."
+        )
+    return record
+
+
+def _save(path: Path, plan: Plan, record: Record, state: dict[str, Any]) -> None:
+    """Writes a checkpoint; an interruption meanwhile leaves the one before."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({"plan": repr(plan), "record": vars(record), "state": state}, partial)
+    os.replace(partial, path)
+
+
+def _load(path: Path, plan: Plan, device: torch.device) -> tuple[Record, dict[str, Any]]:
+    # Generators' states are on the CPU whatever the device; the rest is copied to its place.
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["plan"] != repr(plan):
+        raise ValueError(
+            f"The checkpoint {path} is of another run: it has {content['plan']}, but this run "
+            f"is {plan}. Use the same arguments to resume it, or another file."
+        )
+    record = Record(**content["record"])
+    record.path = [(done, z.to(device), loss) for done, z, loss in record.path]
+    record.best_z = None if record.best_z is None else record.best_z.to(device)
+    return record, content["state"]

@@ -1,0 +1,49 @@
+"""What hyper-training found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the path of λ̂.
+
+    Attributes:
+        tick: Position in the run.
+        params: λ̂ in natural units.
+        predicted_loss: L_V(w_φ(λ̂)) over all validation data.
+    """
+
+    tick: int
+    params: Mapping[str, Any]
+    predicted_loss: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What hyper-training found.
+
+    Attributes:
+        params: The reached hyperparameters in natural units.
+        model: A plain model of the user's class, trained at ``params``.
+        predicted_loss: Validation loss of the response's weights at ``params``.
+        true_loss: Validation loss of ``model``, whose training was finished at ``params``. It
+            has been optimised over, so report a test loss beside it.
+        path: λ̂ at every evaluation, in order; of cross-validation, its candidates.
+        stopped: Whether the run ended early, for lack of progress.
+        at_bound: Names of hyperparameters that sit at an end of their range: widen it.
+    """
+
+    params: Mapping[str, Any]
+    model: nn.Module
+    predicted_loss: float
+    true_loss: float
+    path: Sequence[Point]
+    stopped: bool
+    at_bound: Sequence[str]

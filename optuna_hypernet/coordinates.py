@@ -1,0 +1,237 @@
+"""Hyperparameters as unconstrained, standardised coordinates, and back to natural units.
+
+Notation, here and in the bilevel loop:
+
+* ``D`` numbers in all; a tensor-valued hyperparameter of shape ``s`` counts ``prod(s)`` times.
+* ``z``: ``(..., D)`` coordinates. A standard normal ``z`` is a (log-)uniform hyperparameter:
+  with u = Φ(z), the hyperparameter lies at the share u of its (logarithmic) range. So the
+  uniform p(λ) over the search space is N(0, I), and one unit of ``z`` is one standard deviation.
+* ``hp``: natural units by name, what a training loss reads; ``(..., *s)`` each.
+* ``params``: natural units as plain Python numbers, or numpy arrays of shape ``s``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from torch import Tensor
+
+
+# Coordinates stay within ±LIMIT, which are the very ends of a range. Beyond it the range is so
+# flat in z that gradients vanish; what is cut off is 6e-5 of it.
+LIMIT = 4.0
+_TAIL = 0.5 * math.erfc(LIMIT / math.sqrt(2))
+_NEARLY = 2.33  # beyond it lies the last hundredth of a range
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor-valued hyperparameter: one number per weight, layer, class or feature.
+
+    Attributes:
+        distribution: Of every single number; all have the same range.
+        shape: Of the tensor that the training loss gets, for example ``(10, 784)``.
+
+    Raises:
+        ValueError: If the shape holds anything but positive ints.
+    """
+
+    distribution: BaseDistribution
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not all(isinstance(size, int) and size > 0 for size in self.shape):
+            raise ValueError(
+                f"The shape of a Shaped hyperparameter is {self.shape!r}, but it must be a tuple "
+                "of positive ints. Write, for example, Shaped(FloatDistribution(0, 1), (10, 784))."
+            )
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Constants of all axes, ``(D,)`` each, in one dtype on one device."""
+
+    low: Tensor  # natural units
+    high: Tensor
+    step: Tensor  # 0: continuous
+    start: Tensor  # of the axis: natural units, or logarithms; half a step before low
+    width: Tensor
+    log: Tensor  # bool
+
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> _Axes:
+        numbers = {name: value.to(device, dtype) for name, value in vars(self).items()}
+        return _Axes(**{**numbers, "log": self.log.to(device)})
+
+    def natural(self, z: Tensor) -> Tensor:
+        """Natural units ``(..., D)`` of coordinates ``(..., D)``, on the grids."""
+        share = (torch.special.ndtr(z.clamp(-LIMIT, LIMIT)) - _TAIL) / (1 - 2 * _TAIL)
+        position = self.start + share * self.width
+        # Not exp of a linear axis, which may overflow: its gradient would be NaN in both branches.
+        value = torch.where(self.log, torch.where(self.log, position, 0.0).exp(), position)
+        step = torch.where(self.step > 0, self.step, 1.0)
+        snapped = self.low + torch.round((value - self.low) / step) * step
+        value = torch.where(self.step > 0, snapped, value)
+        return torch.minimum(torch.maximum(value, self.low), self.high)
+
+    def coordinates(self, natural: Tensor) -> Tensor:
+        """Coordinates of natural units, of any leading shape: the inverse of ``natural``."""
+        position = torch.where(self.log, natural.clamp_min(1e-300).log(), natural)
+        share = ((position - self.start) / self.width).clamp(0, 1)
+        z: Tensor = torch.special.ndtri(_TAIL + share * (1 - 2 * _TAIL))
+        return z.clamp(-LIMIT, LIMIT)
+
+
+class Coordinates:
+    """A search space by name, and the maps between params, coordinates and natural units.
+
+    Args:
+        search_space: Optuna's float and int distributions by name, or :class:`Shaped` ones.
+        dtype: Of the coordinates and of ``hp``.
+        device: Likewise.
+
+    Attributes:
+        names: In the order given.
+        D: How many numbers there are in all.
+
+    Raises:
+        TypeError: If an entry is not a distribution.
+        ValueError: If there is no entry, or one is categorical or single-valued.
+    """
+
+    def __init__(
+        self,
+        search_space: Mapping[str, BaseDistribution | Shaped],
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not search_space:
+            raise ValueError(
+                "The search space is empty. Name at least one hyperparameter, for example "
+                "{'weight_decay': FloatDistribution(1e-6, 1e-1, log=True)}."
+            )
+        self._shaped = {name: _checked(name, entry) for name, entry in search_space.items()}
+        self.names = list(self._shaped)
+        self._sizes = [math.prod(entry.shape) for entry in self._shaped.values()]
+        self.D = sum(self._sizes)
+        columns = [_axis(entry.distribution) for entry in self._shaped.values()]
+        table = torch.tensor(columns, dtype=torch.float64)  # (names, 6)
+        table = table.repeat_interleave(torch.tensor(self._sizes), 0)
+        low, high, step, start, width, log = table.unbind(1)
+        self._exact = _Axes(low, high, step, start, width, log > 0)
+        self._axes = self._exact.to(dtype, device)
+
+    def natural(self, z: Tensor) -> dict[str, Tensor]:
+        """``hp`` of coordinates ``(..., D)``: tensors ``(..., *shape)`` by name."""
+        return self._by_name(self._axes.natural(z))
+
+    def encode(self, params: Params) -> Tensor:
+        """Coordinates ``(D,)`` of params.
+
+        Raises:
+            ValueError: If a name is missing or unknown, a shape is wrong, or a value is not a
+                number inside its range.
+        """
+        unknown, missing = set(params) - set(self.names), set(self.names) - set(params)
+        if unknown or missing:
+            raise ValueError(
+                f"The params name {sorted(params)}, but the search space has "
+                f"{sorted(self.names)}. Unknown: {sorted(unknown)}; missing: {sorted(missing)}."
+            )
+        values = [self._value(name, params[name]) for name in self.names]
+        z = self._exact.coordinates(torch.from_numpy(np.concatenate(values)))
+        return z.to(self._axes.low)
+
+    def decode(self, z: Tensor) -> dict[str, Any]:
+        """Params of coordinates ``(D,)``: numbers, or arrays of the entry's shape."""
+        exact = self._by_name(self._exact.natural(z.detach().to("cpu", torch.float64)))
+        return {name: self._plain(name, value) for name, value in exact.items()}
+
+    def at_bound(self, z: Tensor) -> list[str]:
+        """Names of hyperparameters of which a number is at, or within 1 % of, a range's end."""
+        exact = z.detach().to("cpu", torch.float64)
+        value, axes = self._exact.natural(exact), self._exact
+        ends = (exact.abs() > _NEARLY) | (value <= axes.low) | (value >= axes.high)
+        return [name for name, end in self._by_name(ends).items() if bool(end.any())]
+
+    def _by_name(self, values: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(values, self._sizes, -1)
+        return {
+            name: part.reshape((*values.shape[:-1], *entry.shape))
+            for (name, entry), part in zip(self._shaped.items(), parts, strict=True)
+        }
+
+    def _value(self, name: str, value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+        entry = self._shaped[name]
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().numpy()
+        array = np.asarray(value, dtype=np.float64)
+        if array.shape != entry.shape:
+            raise ValueError(
+                f"Hyperparameter {name!r} got a value of shape {array.shape}, but the search "
+                f"space says {entry.shape}. Pass one number per entry of that shape."
+            )
+        kind = entry.distribution
+        assert isinstance(kind, FloatDistribution | IntDistribution)
+        slack = 1e-6 * max(abs(kind.low), abs(kind.high))  # of a float32, say
+        if not ((array >= kind.low - slack) & (array <= kind.high + slack)).all():
+            raise ValueError(
+                f"Hyperparameter {name!r} got {value!r}, which is not inside [{kind.low}, "
+                f"{kind.high}]. Pass a value of that range, or widen it in the search space."
+            )
+        return array.reshape(-1)
+
+    def _plain(self, name: str, value: Tensor) -> Any:
+        entry = self._shaped[name]
+        integer = isinstance(entry.distribution, IntDistribution)
+        if entry.shape:
+            return value.round().long().numpy() if integer else value.numpy()
+        return round(value.item()) if integer else value.item()
+
+
+def _checked(name: str, entry: BaseDistribution | Shaped) -> Shaped:
+    """The entry with a shape, () for a single number; an error if it cannot be descended on."""
+    shaped = entry if isinstance(entry, Shaped) else Shaped(entry, ())
+    kind = shaped.distribution
+    if isinstance(kind, CategoricalDistribution):
+        raise ValueError(
+            f"Hyperparameter {name!r} is categorical: between choices there is nothing to "
+            "descend along. Leave it out here and let the outer study search it: "
+            f"trial.suggest_categorical({name!r}, ...) and one HyperTraining per trial."
+        )
+    if not isinstance(kind, FloatDistribution | IntDistribution):
+        raise TypeError(
+            f"Hyperparameter {name!r} is {kind!r}, but a search space holds FloatDistribution, "
+            "IntDistribution, or Shaped(one of them, shape)."
+        )
+    if kind.single():
+        raise ValueError(
+            f"Hyperparameter {name!r} has a single value: {kind}. Write that value into the "
+            "training loss and leave it out of the search space."
+        )
+    return shaped
+
+
+def _axis(kind: BaseDistribution) -> tuple[float, float, float, float, float, bool]:
+    """Low, high, step, start, width and log of one axis.
+
+    As in :class:`~optuna_hypernet.space.SearchSpace`, the end values of a grid own as much of
+    the axis as the others: it is half a step longer on either side.
+    """
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    step = float(kind.step or 0)
+    start, end = kind.low - step / 2, kind.high + step / 2
+    if kind.log:
+        start, end = math.log(start), math.log(end)
+    return float(kind.low), float(kind.high), step, start, end - start, kind.log

@@ -1,0 +1,147 @@
+"""Hypernetworks: coordinates of hyperparameters → displacement of a model's weights.
+
+Notation: ``D`` coordinates, ``P`` weights of the model, ``k`` rows of coordinates at once. Every
+hypernetwork maps ``z (k, D)`` to ``(k, P)``, is zero when it is new, and is added to the weights
+that the model came with: w_φ(λ) = w_0 + δ_φ(z). Architectures after Lorraine & Duvenaud (2018),
+"Stochastic Hyperparameter Optimization through Hypernetworks", sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch import nn
+
+
+Name = Literal["linear", "low-rank", "mlp"]
+
+
+class Constant(nn.Module):
+    """Weights that do not depend on λ: ordinary training.
+
+    Memory: P numbers. Time: none beside the model's own.
+    """
+
+    def __init__(self, n_coordinates: int, n_weights: int, seed: torch.Generator) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(_zeros(n_weights))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(k, D)`` → ``(k, P)``, all rows equal."""
+        return self.offset.expand(len(z), -1)
+
+
+class Linear(nn.Module):
+    """δ(z) = b + J (z - c): the tangent plane of the best response, for a few hyperparameters.
+
+    Memory: P (D + 1) numbers, and an optimizer's multiple of it. Time of a step: 2 k P D
+    multiplications, beside k passes of the model, plus the optimizer's over P (D + 1).
+    """
+
+    def __init__(self, n_coordinates: int, n_weights: int, seed: torch.Generator) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(_zeros(n_weights))
+        self.slope = nn.Parameter(_zeros(n_weights, n_coordinates))
+        self.register_buffer("centre", _zeros(n_coordinates))
+
+    centre: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(k, D)`` → ``(k, P)``."""
+        return torch.addmm(self.offset, z - self.centre, self.slope.T)
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
+        with torch.no_grad():
+            self.offset.copy_(self(z[None])[0])
+            self.centre.copy_(z)
+
+
+class LowRank(nn.Module):
+    """δ(z) = b + U V (z - c), with ``rank`` linear units between; for up to thousands of them.
+
+    Memory: P (rank + 1) + rank D numbers, and an optimizer's multiple of it. Time of a step:
+    2 k rank (P + D) multiplications, beside k passes of the model, plus the optimizer's.
+    """
+
+    def __init__(
+        self, n_coordinates: int, n_weights: int, seed: torch.Generator, rank: int = 10
+    ) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(_zeros(n_weights))
+        self.up = nn.Parameter(_zeros(n_weights, rank))
+        # Units of variance 1 under p(λ) = N(0, I).
+        self.down = nn.Parameter(_normal(rank, n_coordinates, seed) / n_coordinates**0.5)
+        self.register_buffer("centre", _zeros(n_coordinates))
+
+    centre: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(k, D)`` → ``(k, P)``."""
+        return torch.addmm(self.offset, (z - self.centre) @ self.down.T, self.up.T)
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
+        with torch.no_grad():
+            self.offset.copy_(self(z[None])[0])
+            self.centre.copy_(z)
+
+
+class MLP(nn.Module):
+    """δ(z) = b + U tanh(V z + c): bends enough to hold the best response over a whole range.
+
+    Memory: P (hidden + 1) + hidden (D + 1) numbers, and an optimizer's multiple of it. Time of a
+    step: 2 k hidden (P + D) multiplications, beside k passes of the model, plus the optimizer's.
+    """
+
+    def __init__(
+        self, n_coordinates: int, n_weights: int, seed: torch.Generator, hidden: int = 50
+    ) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(_zeros(n_weights))
+        self.up = nn.Parameter(_zeros(n_weights, hidden))
+        scale = 2 / n_coordinates**0.5
+        self.down = nn.Parameter(scale * _normal(hidden, n_coordinates, seed))
+        self.shift = nn.Parameter(2 * _normal(1, hidden, seed)[0])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(k, D)`` → ``(k, P)``."""
+        units = torch.tanh(torch.addmm(self.shift, z, self.down.T))
+        return torch.addmm(self.offset, units, self.up.T)
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
+
+
+def _normal(n_rows: int, n_columns: int, seed: torch.Generator) -> Tensor:
+    shape = (n_rows, n_columns)
+    return torch.randn(shape, generator=seed, dtype=torch.float32, device="cpu")
+
+
+_BY_NAME: dict[str, type[Linear | LowRank | MLP]] = {
+    "linear": Linear,
+    "low-rank": LowRank,
+    "mlp": MLP,
+}
+
+
+def hypernetwork(
+    response: Name | nn.Module, n_coordinates: int, n_weights: int, seed: torch.Generator
+) -> nn.Module:
+    """The hypernetwork of that name, or a copy of the user's own.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if isinstance(response, nn.Module):
+        return copy.deepcopy(response)
+    if response not in _BY_NAME:
+        raise ValueError(
+            f"response is {response!r}, but it must be one of {sorted(_BY_NAME)}, or a torch "
+            f"module that maps coordinates (k, {n_coordinates}) to weights (k, {n_weights})."
+        )
+    return _BY_NAME[response](n_coordinates, n_weights, seed)

@@ -1,0 +1,601 @@
+"""The bilevel loop against closed forms, and HyperTraining's manners."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from torch import Tensor
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data import TensorDataset
+
+from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.plans import At
+from optuna_hypernet.bilevel.plans import Everywhere
+from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.problem import Problem
+from optuna_hypernet.bilevel.tuned import Tuned
+from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.coordinates import Shaped
+from optuna_hypernet.hypertraining import HyperTraining
+from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.hypernetworks import hypernetwork
+from optuna_hypernet.response.weights import Weights
+
+
+DECAY = FloatDistribution(1e-3, 1e1, log=True)
+SPACE = {"decay": DECAY}
+BOTH = {"decay": DECAY, "scales": Shaped(FloatDistribution(0.5, 2.0), (3,))}
+
+
+def squared(model: nn.Module, batch: Any) -> Tensor:
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def ridge_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    return squared(model, batch) + hp["decay"] * model.weight.square().sum()
+
+
+def optimizer(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.02)
+
+
+class Ridge:
+    """min_w |X w - y|²/n + λ |w|²: the best response, its slope and the validation loss."""
+
+    def __init__(self) -> None:
+        seed = torch.Generator().manual_seed(3)
+        x = torch.randn(60, 3, generator=seed, dtype=torch.float64)
+        y = x @ torch.tensor([1.0, -2.0, 0.5]).double()[:, None]
+        y += 2.0 * torch.randn(60, 1, generator=seed, dtype=torch.float64)
+        self.train, self.valid = (x[:12], y[:12]), (x[12:], y[12:])
+        with torch.random.fork_rng():
+            self.model = nn.Linear(3, 1, bias=False).double()
+        nn.init.zeros_(self.model.weight)
+
+    def weights(self, decay: Tensor) -> Tensor:
+        """w*(λ), ``(3,)``, differentiable in λ."""
+        x, y = self.train
+        eye = torch.eye(3, dtype=torch.float64)
+        return torch.linalg.solve(x.T @ x / len(x) + decay * eye, x.T @ y / len(x))[:, 0]
+
+    def valid_loss(self, decay: Tensor) -> Tensor:
+        x, y = self.valid
+        return (x @ self.weights(decay)[:, None] - y).square().mean()
+
+    def best_decay(self) -> float:
+        decays = torch.logspace(-3, 1, 4001, dtype=torch.float64)
+        losses = torch.stack([self.valid_loss(decay) for decay in decays])
+        return float(decays[losses.argmin()])
+
+    def training(self, **changed: Any) -> HyperTraining:
+        arguments: dict[str, Any] = {
+            "model": self.model,
+            "search_space": SPACE,
+            "train_loss": ridge_loss,
+            "valid_loss": squared,
+            "train_data": [self.train],
+            "valid_data": [self.valid],
+            "response": "linear",
+            "optimizer": optimizer,
+            "seed": 0,
+        }
+        return HyperTraining(**{**arguments, **changed})
+
+
+def parts(
+    response: str = "linear", space: Any = SPACE, z: float = 0.3
+) -> tuple[Ridge, Weights, Coordinates, Bilevel]:
+    ridge = Ridge()
+    coordinates = Coordinates(space)
+    weights = Weights(ridge.model, ridge_loss, squared, torch.device("cpu"))
+    made = hypernetwork(response, coordinates.D, weights.n_weights, generator(0))
+    weights.hypernetwork = made.double()
+    data = ([ridge.train], [ridge.valid])
+    problem = Problem(
+        coordinates, ridge_loss, squared, *data, optimizer, optimizer, torch.device("cpu"), 0
+    )
+    start = torch.full((coordinates.D,), z, dtype=torch.float64)
+    return ridge, weights, coordinates, problem.bilevel(weights, start)
+
+
+# --- closed forms
+
+
+def test_hypergradient_of_the_tangent_is_that_of_the_best_response() -> None:
+    """φ set to w*(λ̂) and its Jacobian: the valid step's gradient is dL_V(w*(λ))/dλ."""
+    ridge, weights, coordinates, bilevel = parts()
+    z = bilevel.z.detach()
+
+    def exact(z: Tensor) -> Tensor:
+        return ridge.weights(coordinates.natural(z)["decay"])
+
+    slope = torch.autograd.functional.jacobian(exact, z)  # (P, 1)
+    with torch.no_grad():
+        weights.hypernetwork.slope.copy_(slope)
+        weights.hypernetwork.offset.copy_(exact(z) - slope @ z)
+    got = torch.autograd.grad(weights.valid_loss(bilevel.z, ridge.valid), bilevel.z)[0]
+
+    def loss(z: Tensor) -> Tensor:
+        return ridge.valid_loss(coordinates.natural(z)["decay"])
+
+    torch.testing.assert_close(got, torch.autograd.functional.jacobian(loss, z))
+    differences = (loss(z + 1e-5) - loss(z - 1e-5)) / 2e-5
+    torch.testing.assert_close(got[0], differences, rtol=1e-6, atol=1e-9)
+
+
+def test_train_steps_learn_the_jacobian_of_ridge() -> None:
+    ridge, weights, coordinates, bilevel = parts()
+    z = bilevel.z.detach()
+    for step in range(1500):
+        bilevel.resize(1 - step / 1500, 1)
+        bilevel.train_step(Around(0.1), 2)
+
+    def exact(z: Tensor) -> Tensor:
+        return ridge.weights(coordinates.natural(z)["decay"])
+
+    torch.testing.assert_close(weights.at(z[None])[0], exact(z), rtol=0.02, atol=5e-3)
+    slope = torch.autograd.functional.jacobian(exact, z)
+    torch.testing.assert_close(weights.hypernetwork.slope.detach(), slope, rtol=0.1, atol=0)
+
+
+def test_joint_training_reaches_the_best_decay_of_ridge() -> None:
+    ridge = Ridge()
+    best = ridge.best_decay()
+    assert 0.02 < best < 5
+    for start in (best / 15, min(best * 15, 10)):
+        tuned = ridge.training(start={"decay": start}).fit(1500)
+        assert abs(math.log(tuned.params["decay"] / best)) < 0.15
+        closed = ridge.weights(torch.tensor(tuned.params["decay"]))
+        torch.testing.assert_close(tuned.model.weight[0], closed, rtol=1e-3, atol=1e-3)
+        assert tuned.true_loss == pytest.approx(float(ridge.valid_loss(torch.tensor(best))), 1e-3)
+
+
+def test_simplified_joint_training_comes_near() -> None:
+    ridge = Ridge()
+    tuned = ridge.training().fit_simplified(1500)
+    assert abs(math.log(tuned.params["decay"] / ridge.best_decay())) < 1.0
+
+
+def test_global_training_predicts_everywhere_and_descends() -> None:
+    ridge = Ridge()
+    training = ridge.training(response="mlp")
+    tuned = training.fit_globally(2000)
+    for decay in (0.003, 0.03, 0.3, 3.0):
+        truth = float(ridge.valid_loss(torch.tensor(decay)))
+        assert training.predict({"decay": decay}) == pytest.approx(truth, rel=5e-3)
+        model = training.best_response({"decay": decay})
+        assert squared(model, ridge.valid).item() == training.predict({"decay": decay})
+    assert abs(math.log(tuned.params["decay"] / ridge.best_decay())) < 0.3
+
+
+def test_a_global_hypernetwork_reaches_the_best_response_everywhere() -> None:
+    """The theorem's setting (section 2.2): L_T = (w - 1)² + λ (w + 1)², linear in λ.
+
+    The best response (1 - λ) / (1 + λ) is unique and continuous.
+    """
+
+    class Number(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    training = HyperTraining(
+        Number(),
+        {"penalty": FloatDistribution(0.0, 3.0)},
+        lambda model, batch, hp: (model.w - 1) ** 2 + hp["penalty"] * (model.w + 1) ** 2,
+        lambda model, batch: (model.w - 0.25) ** 2,
+        [0],
+        [0],
+        response="mlp",
+        optimizer=optimizer,
+        seed=0,
+    )
+    tuned = training.fit_globally(2000)
+    for penalty in torch.linspace(0, 3, 31).tolist():
+        w = training.best_response({"penalty": penalty}).w.item()
+        assert w == pytest.approx((1 - penalty) / (1 + penalty), abs=0.03)
+    assert tuned.params["penalty"] == pytest.approx(0.6, abs=0.02)  # w*(0.6) = 0.25
+
+
+def test_cross_validation_takes_the_best_candidate() -> None:
+    ridge = Ridge()
+    candidates = [{"decay": decay} for decay in (0.002, 0.05, 0.4, 9.0)]
+    tuned = ridge.training().cross_validate(candidates, steps=1500)
+    truth = [float(ridge.valid_loss(torch.tensor(one["decay"]))) for one in candidates]
+    assert [p.predicted_loss for p in tuned.path] == pytest.approx(truth, rel=1e-4)
+    assert tuned.true_loss == min(point.predicted_loss for point in tuned.path)
+    drawn = ridge.training().cross_validate(4, steps=5)
+    assert len({point.params["decay"] for point in drawn.path}) == 4
+
+
+def test_one_decay_per_weight_beats_the_best_common_one() -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (hp["decay"] * model.weight[0].square()).sum()
+
+    ridge = Ridge()
+    tuned = ridge.training(search_space={"decay": Shaped(DECAY, (3,))}, train_loss=loss).fit(1500)
+    assert tuned.params["decay"].shape == (3,)
+    closed = ridge.weights(torch.from_numpy(tuned.params["decay"]))
+    torch.testing.assert_close(tuned.model.weight[0], closed, rtol=1e-3, atol=1e-3)
+    assert tuned.true_loss < float(ridge.valid_loss(torch.tensor(ridge.best_decay()))) - 0.01
+
+
+# --- steps
+
+
+def moved(before: Any, after: Any) -> bool:
+    """Whether anything in two nested states differs by a bit."""
+    if isinstance(before, Tensor):
+        return not torch.equal(before, after)
+    if isinstance(before, dict):
+        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
+    if isinstance(before, list | tuple):
+        return len(before) != len(after) or any(map(moved, before, after))
+    return bool(before != after)
+
+
+@pytest.mark.parametrize("response", ["linear", "low-rank", "mlp"])
+def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
+    *_, bilevel = parts(response)
+    for _ in range(3):  # until all buffers are there
+        bilevel.train_step(Around(0.1), 2)
+        bilevel.valid_step()
+
+    start = copy.deepcopy(bilevel.state_dict())
+    bilevel.train_step(Around(0.1), 2)
+    middle = copy.deepcopy(bilevel.state_dict())
+    bilevel.valid_step()
+    end = bilevel.state_dict()
+
+    assert moved(start["phi"], middle["phi"])
+    assert moved(middle["z"], end["z"])
+    assert not moved(start["z"], middle["z"])
+    assert not moved(start["hyper_optimizer"], middle["hyper_optimizer"])
+    assert not moved(middle["phi"], end["phi"])
+    assert not moved(middle["optimizer"], end["optimizer"])
+
+
+def test_no_gradient_is_left_behind() -> None:
+    _, weights, _, bilevel = parts()
+    bilevel.train_step(Around(0.1), 2)
+    bilevel.valid_step()
+    assert bilevel.z.grad is None
+    assert all(p.grad is None for p in weights.hypernetwork.parameters())
+
+
+def test_plans_do_what_they_say() -> None:
+    plan = Plan(At(), 1, warm_up=4, cycles=3, ratio=2)
+    ticks = [plan.tick(number) for number in range(plan.ticks)]
+    assert ticks == [(1, 0)] * 4 + [(2, 1)] * 3
+    assert plan.train_steps == sum(train for train, _ in ticks) == 10
+    factors = [plan.decay(number) for number in range(plan.ticks)]
+    assert factors[0] == (1.0, 1.0)
+    assert factors == sorted(factors, reverse=True)
+    assert 0 < factors[-1][0] < 0.5
+
+
+def test_moving_the_centre_leaves_the_response_where_it_is() -> None:
+    for name in ("linear", "low-rank"):
+        _, weights, _, bilevel = parts(name)
+        for _ in range(5):
+            bilevel.train_step(Around(0.5), 2)
+        z = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
+        before = weights.at(z)
+        weights.recentre(torch.tensor([-1.7], dtype=torch.float64))
+        torch.testing.assert_close(weights.at(z), before)
+
+
+def test_densities_draw_what_they_say() -> None:
+    z = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    around = Around(0.1)(z, 10_000, generator(1))
+    torch.testing.assert_close(around.mean(0), z)  # opposite pairs
+    torch.testing.assert_close(around.std(0), torch.full_like(z, 0.1), rtol=0.03, atol=0)
+    everywhere = Everywhere()(z, 10_000, generator(1))
+    torch.testing.assert_close(everywhere.mean(0), z * 0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(everywhere.std(0), z * 0 + 1, rtol=1e-2, atol=0)
+    assert torch.equal(At()(z, 3, generator(1)), z[None])
+    assert Around(0.1)(z, 3, generator(1)).shape == (3, 2)
+
+
+# --- runs
+
+
+class Noisy(nn.Module):
+    """A model with randomness of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def noisy_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    noisy = batch[0] * hp["scales"] + 0.1 * torch.randn_like(batch[0])
+    decay = sum(w.square().sum() for w in model.parameters())
+    return (model(noisy) - batch[1]).square().mean() + hp["decay"] * decay
+
+
+def noisy(own_generator: bool = False, **changed: Any) -> HyperTraining:
+    ridge = Ridge()
+    x, y = (torch.cat(pair).float() for pair in zip(ridge.train, ridge.valid, strict=True))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Noisy()
+    own = torch.Generator().manual_seed(5) if own_generator else None
+    # 30 rows in batches of 8: the last one is short; of the other 30, it is a batch of one.
+    train = DataLoader(TensorDataset(x[:30], y[:30]), 8, shuffle=True, generator=own)
+    valid = DataLoader(TensorDataset(x[30:], y[30:]), 29, shuffle=True)
+    arguments: dict[str, Any] = {"valid_loss": squared, "seed": 7, **changed}
+    return HyperTraining(model, BOTH, noisy_loss, train_data=train, valid_data=valid, **arguments)
+
+
+def same(one: Tuned, other: Tuned) -> bool:
+    """Bit by bit."""
+    states = [{**vars(t), "model": t.model.state_dict(), "path": []} for t in (one, other)]
+    for state, tuned in zip(states, (one, other), strict=True):
+        state["params"] = {k: torch.as_tensor(v) for k, v in tuned.params.items()}
+        state["path"] = [
+            (p.tick, p.predicted_loss, *map(torch.as_tensor, p.params.values()))
+            for p in tuned.path
+        ]
+    return not moved(states[0], states[1])
+
+
+@pytest.mark.parametrize("response", ["linear", "low-rank", "mlp"])
+def test_same_seed_same_result_whatever_the_global_generator(response: str) -> None:
+    tuned = []
+    for number in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            tuned.append(noisy(response=response).fit(60))
+    assert same(*tuned)
+    assert not same(tuned[0], noisy(response=response, seed=8).fit(60))
+
+
+def test_no_global_state_is_touched() -> None:
+    ridge = Ridge()
+    before = (
+        torch.get_rng_state(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
+    training = noisy()
+    training.fit(40)
+    training.fit_simplified(40)
+    training.fit_globally(20, descent=5)
+    training.cross_validate(2, steps=5)
+    ridge.training().fit(40)
+    after = (
+        torch.get_rng_state(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
+    assert not moved(before, after)
+    assert not ridge.model.weight.any()
+
+
+class Interrupted(Exception):
+    """Ctrl-C, a power cut, a time limit."""
+
+
+@pytest.mark.parametrize("algorithm", ["fit", "fit_simplified", "fit_globally"])
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_a_resumed_run_ends_in_the_very_same_bits(
+    tmp_path: Path, algorithm: str, own_generator: bool
+) -> None:
+    calls = 0
+
+    def interrupting(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 75:
+            raise Interrupted
+        return squared(model, batch)
+
+    file = tmp_path / "run.pt"
+    whole = getattr(noisy(own_generator), algorithm)(90)
+    with pytest.raises(Interrupted):
+        getattr(noisy(own_generator, valid_loss=interrupting), algorithm)(90, checkpoint=file)
+    resumed = getattr(noisy(own_generator), algorithm)(90, checkpoint=file)
+    assert same(whole, resumed)
+    assert same(whole, getattr(noisy(own_generator), algorithm)(90, checkpoint=file))
+
+
+def test_a_state_goes_on_bit_by_bit() -> None:
+    one, other = noisy(), noisy(seed=7)
+    one.fit(30)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert same(one.fit(30), other.fit(30))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    noisy().fit(30, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="of another run"):
+        noisy().fit(40, checkpoint=tmp_path / "run.pt")
+
+
+def test_runs_end_early_without_progress() -> None:
+    training = Ridge().training(
+        hyper_optimizer=lambda z: torch.optim.SGD(z, lr=0.0),
+        optimizer=lambda phi: torch.optim.SGD(phi, lr=0.0),
+    )
+    tuned = training.fit(600, patience=3)
+    assert tuned.stopped
+    assert len(tuned.path) < 30
+
+
+def test_the_result_says_what_was_found() -> None:
+    training = Ridge().training()
+    tuned = training.fit(300, finish=0)
+    assert tuned.params.keys() == SPACE.keys()
+    assert type(tuned.model) is nn.Linear
+    assert tuned.true_loss == pytest.approx(tuned.predicted_loss, rel=1e-12)
+    lowest = min(point.predicted_loss for point in tuned.path if point.tick >= 100)
+    assert lowest <= tuned.predicted_loss <= 1.005 * lowest
+    assert [p.tick for p in tuned.path] == sorted(p.tick for p in tuned.path)
+    assert tuned.path[-1].params == training.params
+    assert not tuned.at_bound
+
+
+def test_a_range_that_is_too_narrow_is_named() -> None:
+    space = {"decay": FloatDistribution(5.0, 10.0)}
+    tuned = Ridge().training(search_space=space).fit(1500)
+    assert tuned.at_bound == ["decay"]
+    assert tuned.params["decay"] == pytest.approx(5.0, rel=0.01)
+
+
+def test_progress_is_shown_if_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    Ridge().training().fit(30)
+    assert not capfd.readouterr().err
+    Ridge().training().fit(30, progress=True)
+    assert "predicted=" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_code_runs_on_a_gpu(tmp_path: Path) -> None:
+    before = torch.cuda.get_rng_state()
+    training = noisy(device="cuda")
+    tuned = training.fit(60, checkpoint=tmp_path / "run.pt")
+    assert next(tuned.model.parameters()).device.type == "cuda"
+    assert torch.equal(before, torch.cuda.get_rng_state())
+    assert same(tuned, noisy(device="cuda").fit(60, checkpoint=tmp_path / "run.pt"))
+    assert tuned.predicted_loss == pytest.approx(noisy().fit(60).predicted_loss, rel=0.5)
+
+
+# --- bad input
+
+
+class Once:
+    """Gives its batches in the first pass only."""
+
+    def __init__(self, batch: Any, passes: int) -> None:
+        self.batch, self.passes = batch, passes
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes -= 1
+        if self.passes >= 0:
+            yield self.batch
+
+
+RIDGE = Ridge()
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"train_data": iter([RIDGE.train])}, TypeError, "train_data is a list_iterator.*once"),
+        ({"valid_data": []}, ValueError, "valid_data is empty"),
+        ({"valid_data": Once(RIDGE.valid, 0)}, ValueError, "valid_data is empty"),
+        ({"train_data": Once(RIDGE.train, 0)}, ValueError, "train_data is empty"),
+        ({"train_data": 3}, TypeError, "train_data is 3, which cannot be iterated over"),
+        ({"start": {"decoy": 1.0}}, ValueError, r"Unknown: \['decoy'\]"),
+        ({"start": {"decay": 100.0}}, ValueError, "not inside"),
+        ({"seed": -1}, ValueError, "seed is -1"),
+        ({"seed": 0.5}, TypeError, "seed is 0.5, but it must be an int"),
+        ({"response": "cubic"}, ValueError, "response is 'cubic'"),
+        (
+            {"search_space": {**SPACE, "learning_rate": DECAY}},
+            ValueError,
+            r"never reads \['learning_rate'\].*outer study",
+        ),
+        (
+            {"train_loss": lambda model, batch, hp: squared(model, batch) + 0 * hp["decay"]},
+            ValueError,
+            "same value at both ends",
+        ),
+        (
+            {"train_loss": lambda model, batch, hp: hp["dcay"]},
+            KeyError,
+            "'dcay' is not in the search space",
+        ),
+        (
+            {"train_loss": lambda model, batch, hp: hp["decay"] * batch[1]},
+            ValueError,
+            r"train_loss returned shape \(12, 1\)",
+        ),
+    ],
+)
+def test_mistakes_are_named_at_once(
+    changed: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        RIDGE.training(**changed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps is 0, but it must be at least 1"),
+        ({"steps": 2.5}, TypeError, "steps is 2.5"),
+        ({"samples": 0}, ValueError, "samples is 0"),
+        ({"scale": 0.0}, ValueError, "scale is 0.0.*fit_simplified"),
+        ({"steps": 10, "warm_up": 10}, ValueError, "steps is 10, of which warm_up takes 10"),
+        ({"patience": 0}, ValueError, "patience is 0"),
+        ({"finish": -1}, ValueError, "finish is -1"),
+    ],
+)
+def test_numbers_out_of_range(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        RIDGE.training().fit(**arguments)
+
+
+def test_a_loader_that_dries_up_is_named() -> None:
+    training = RIDGE.training(train_data=Once(RIDGE.train, 3))
+    with pytest.raises(ValueError, match="train_data gave no batch in pass 2"):
+        training.fit(30)
+
+
+def test_losses_cut_off_from_the_weights_are_named() -> None:
+    def detached(model: nn.Module, batch: Any) -> Tensor:
+        return squared(model, batch).detach()
+
+    with pytest.raises(ValueError, match="valid_loss does not depend on the model's weights"):
+        RIDGE.training(valid_loss=detached).fit(30)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    calls = 0
+
+    def breaking(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return ridge_loss(model, batch, hp) * (math.nan if calls > 20 else 1.0)
+
+    file = tmp_path / "run.pt"
+    training = RIDGE.training(train_loss=breaking)
+    with pytest.raises(
+        FloatingPointError, match=r"training loss is nan after 18 train steps, at decay = 0\.\d+"
+    ):
+        training.fit(60, checkpoint=file)
+    assert torch.load(file, weights_only=True)["record"]["done"] == 18
+    assert all(p.isfinite().all() for p in training.best_response({"decay": 1.0}).parameters())
+
+
+def test_integers_and_grids_are_searched_too() -> None:
+    """A polynomial whose degree is cut off at an integer: rounded for the loss, smooth for w_φ."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        assert hp["degree"].shape == ()
+        beyond = torch.arange(3) >= hp["degree"]
+        return squared(model, batch) + 10 * (beyond * model.weight[0].square()).sum()
+
+    space = {"degree": IntDistribution(0, 3)}
+    tuned = RIDGE.training(search_space=space, train_loss=loss).fit(600)
+    assert tuned.params["degree"] in (0, 1, 2, 3)
+    assert isinstance(tuned.params["degree"], int)
