@@ -87,7 +87,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, i
 
 
 def trials_written(path: Path) -> int:
-    """As `trials_stored`, but by SQL: Optuna would create the tables, as the run does just then."""
+    """As `trials_stored`, but by SQL: Optuna would create the tables while the run does."""
     if not path.exists():
         return 0
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
