@@ -29,7 +29,7 @@ HASHES = {
 FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 Images = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Images `(n, height, width[, 3])` uint8 and labels `(n,)` int64, of training, then of the test."""
+"""Images `(n, height, width[, 3])` uint8, labels `(n,)` int64: of training, then of the test."""
 
 
 @cache
