@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from optuna_hypernet.surrogate import warp
+from optuna_hypernet.surrogate.evidence import around
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
@@ -27,6 +28,7 @@ _MOST_FITTED = 128
 _TEMPERATURE = 0.05
 _LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
 _FEW_TRIALS = 40  # below which gates are averaged with even ones
+_SPREAD_TRIALS = 60
 _KEPT_FITS = 8
 
 
@@ -110,10 +112,16 @@ def fit_members(owner: NDArray[np.int64], embedding: Array, values: Array) -> Me
     d = int(owner[-1]) + 1
     warps = list(warp.NAMES)
     targets = np.stack([warp.warp(values, name) for name in warps])
-    theta = fit(owner, embedding, targets, free_gates(d))
+    fitted = fit(owner, embedding, targets, free_gates(d))
+    theta = [fitted]
+    if len(values) < _SPREAD_TRIALS:
+        rows = zip(targets, fitted, strict=True)
+        pairs = [around(owner, embedding, y, row, free_gates(d)) for y, row in rows]
+        theta += list(np.stack(pairs, 1))
     if len(values) < _FEW_TRIALS:
-        theta = np.concatenate([theta, fit(owner, embedding, targets, even_gates(d))])
-        targets, warps = np.concatenate([targets, targets]), warps + warps
+        theta.append(fit(owner, embedding, targets, even_gates(d)))
+    warps, targets = warps * len(theta), np.concatenate([targets] * len(theta))
+    theta = np.concatenate(theta)
     left_out = Posterior(Hypernetwork(theta, owner), embedding, targets).left_out
     score = np.array([rank_correlation(mean, values) for mean in left_out])
     log_weights = (score - score.max()) / _TEMPERATURE

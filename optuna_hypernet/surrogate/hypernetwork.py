@@ -25,6 +25,7 @@ embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, v_1, v_2,
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,11 @@ N_SHARED = 5
 
 #: Least noise variance: keeps the covariance of repeated configurations invertible.
 JITTER = 1e-6
+
+
+#: Rise of the prior mean from the centre of the box to its edges, in standard deviations of the
+#: responses. People choose ranges around what they find plausible.
+BOWL = 0.3
 
 
 class Hypernetwork:
@@ -60,6 +66,8 @@ class Hypernetwork:
             shared[:, 2],
         )
         self._bias = shared[:, 3]
+        numeric = np.bincount(owner)[owner] == 1
+        self._bowl = BOWL / math.sqrt(self.d) * numeric
         self.noise: Array = shared[:, 4, 0, 0] + JITTER  # (M,)
 
     def gate(self, embedding: Array) -> Array:
@@ -69,6 +77,14 @@ class Hypernetwork:
     def ungate(self, gradient: Array) -> Array:
         """Gradient by the embedding ``(M, n, D)`` from one by the gated embedding."""
         return np.asarray(gradient * self._gates)
+
+    def mean(self, embedding: Array) -> Array:
+        """Prior mean ``(n,)`` at embeddings ``(n, D)``, the same for all members."""
+        return np.asarray((embedding * embedding - 1 / 3) @ self._bowl)
+
+    def mean_slope(self, embedding: Array) -> Array:
+        """Derivative ``(n, D)`` of the prior mean by the embedding."""
+        return np.asarray(2 * embedding * self._bowl)
 
     def variance(self, a: Array) -> tuple[Array, Array]:
         """Prior variance ``(M, n)`` at gated rows, and its derivative by |a|^2."""

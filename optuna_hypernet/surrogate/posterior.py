@@ -70,7 +70,7 @@ class Posterior:
         covariance += noise[:, :, None] * np.eye(len(embedding))
         # The inverse factors: whitening is then one matrix product for any number of rows.
         self._whiten = np.stack([lapack.dtrtri(cholesky(k), lower=1)[0] for k in covariance])
-        white = self._whiten @ values[:, :, None]
+        white = self._whiten @ (values - network.mean(embedding))[:, :, None]
         self._solution: Array = (self._whiten.transpose(0, 2, 1) @ white)[:, :, 0]
 
     def predict(self, embedding: Array) -> tuple[Array, Array]:
@@ -99,7 +99,8 @@ class Posterior:
             weight -= 2 * by_variance[:, :, None] * (white @ self._whiten)
             by_gated = network.pull(weight, covariance)
             by_gated += 2 * (by_variance * slope)[:, :, None] * covariance.a
-            return np.asarray(network.ungate(by_gated).sum(0))
+            by_prior = by_mean.sum(0)[:, None] * network.mean_slope(embedding)
+            return np.asarray(network.ungate(by_gated).sum(0) + by_prior)
 
         return mean, std, pull
 
@@ -108,6 +109,7 @@ class Posterior:
         gated = self._network.gate(embedding)
         covariance = self._network.covariance(gated, self._gated)
         mean = np.einsum("mij,mj->mi", covariance.value, self._solution)
+        mean += self._network.mean(embedding)
         white = covariance.value @ self._whiten.transpose(0, 2, 1)
         prior, slope = self._network.variance(gated)
         return mean, prior - np.einsum("mij,mij->mi", white, white), white, slope, covariance
