@@ -5,7 +5,9 @@ After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization throug
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -317,6 +319,31 @@ class HyperTraining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state of a HyperTraining made from the same arguments."""
         self._bilevel.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All there is, data included.
+
+        Raises:
+            TypeError: If a function that was passed in cannot be pickled.
+        """
+        problem = self._problem
+        for name in ("train_loss", "valid_loss", "optimizer", "hyper_optimizer"):
+            try:
+                pickle.dumps(getattr(problem, name))
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise TypeError(
+                    f"{name} cannot be pickled, so this HyperTraining cannot ({error}). Define it "
+                    "by def at the top of a module; or keep state_dict() instead, and load it "
+                    "into a HyperTraining made anew from the same arguments."
+                ) from error
+        return self.__dict__.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HyperTraining:
+        """A copy in memory needs no pickling: any function will do."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
         finish = plan.train_steps // 5 if finish is None else finish

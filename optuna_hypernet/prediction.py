@@ -42,7 +42,6 @@ _N_CLOUD = 256  # configurations all over the search space at which the predicti
 _N_LOWEST = 8  # of which so many are perturbed,
 _N_COPIES = 8  # so many times each,
 _SCALE = 0.1  # by so much, in units of the box
-_N_TRIALS = 32  # the latest trials, at which it is taken, too
 _N_FITTED = 128
 
 
@@ -89,12 +88,10 @@ def steps_due(finished: int) -> int:
 class Prediction:
     """The predicted validation loss of one φ, as a smooth function of configurations.
 
-    It is half-logarithmic, see :func:`half_log`, and interpolated.
+    It is half-logarithmic, see :func:`half_log`, and interpolated. It depends on φ alone.
 
     Args:
         training: Holds φ; its search space must have plain distributions only.
-        trials: ``(k, d)`` finished trials in internal representation, of the parameters in the
-            order of their sorted names; NaN where not asked for.
 
     Attributes:
         space: The search space of ``training``.
@@ -104,19 +101,17 @@ class Prediction:
         numpy.linalg.LinAlgError: The same.
     """
 
-    def __init__(self, training: Training, trials: Array) -> None:
+    def __init__(self, training: Training) -> None:
         self.space = SearchSpace(training.search_space)
         cloud = qmc.Sobol(self.space.d, scramble=True, seed=0).random(_N_CLOUD)
-        past, asked = self.space.encode(trials)
-        past = np.clip(past[asked.all(1)][-_N_TRIALS:], 0.0, 1.0)
-        rows = np.concatenate([self.space.snap(cloud), past])
-        losses = self._take(training, rows)
-        lowest = rows[np.argsort(losses, kind="stable")[:_N_LOWEST]]
+        cloud = self.space.snap(cloud)
+        everywhere = self._take(training, cloud)
+        lowest = cloud[np.argsort(everywhere, kind="stable")[:_N_LOWEST]]
         near = np.repeat(lowest, _N_COPIES, axis=0)
         near = near + _SCALE * np.random.default_rng(0).normal(size=near.shape)
         near = self.space.snap(np.clip(near, 0.0, 1.0))
-        rows, losses = np.concatenate([rows, near]), [*losses, *self._take(training, near)]
-        self._interpolate(rows, half_log(np.array(losses), np.array(losses[:_N_CLOUD])))
+        losses = np.concatenate([everywhere, self._take(training, near)])
+        self._interpolate(np.concatenate([cloud, near]), half_log(losses, everywhere))
 
     def value(self, rows: Array) -> Array:
         """The prediction ``(n,)`` at ``rows (n, d)``."""
@@ -130,8 +125,9 @@ class Prediction:
         by_embedding = pull(np.ones_like(mean), np.zeros_like(std))
         return self.space.pull(by_embedding, rows, np.ones(rows.shape, dtype=bool))
 
-    def _take(self, training: Training, rows: Array) -> list[float]:
-        return [training.predict(self.space.decode(row), examples=_EXAMPLES) for row in rows]
+    def _take(self, training: Training, rows: Array) -> Array:
+        params = [self.space.decode(row) for row in rows]
+        return np.array([training.predict(one, examples=_EXAMPLES) for one in params])
 
     def _interpolate(self, rows: Array, levels: Array) -> None:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""

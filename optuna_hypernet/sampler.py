@@ -31,7 +31,6 @@ from optuna_hypernet.suggestion import Request
 from optuna_hypernet.suggestion import draw
 from optuna_hypernet.suggestion import suggest
 from optuna_hypernet.surrogate.ensemble import Ensemble
-from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.threads import one_blas_thread
 
 
@@ -264,9 +263,7 @@ class HypernetSampler(BaseSampler):
         try:
             advance(training, finished)
             if self._predicted is None or self._predicted[0] != training.trained:
-                names = sorted(training.search_space)
-                past = trials.columns(names, trials.finished)[: checkpoint(finished)]
-                self._predicted = training.trained, Prediction(training, past)
+                self._predicted = training.trained, Prediction(training)
             return self._predicted[1]
         except (ArithmeticError, np.linalg.LinAlgError) as error:
             self._training = None
