@@ -5,7 +5,9 @@ After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization throug
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from optuna_hypernet.bilevel.loop import MakeOptimizer
+from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
@@ -121,6 +124,7 @@ class HyperTraining:
         check_count("seed", seed, 0)
         where = device_of(model) if device is None else torch.device(device)
         self._response = Weights(model, train_loss, valid_loss, where)
+        self._search_space = dict(search_space)
         self.coordinates = Coordinates(search_space, self._response.dtype, where)
         self._response.hypernetwork = hypernetwork(
             response, self.coordinates.D, self._response.n_weights, generator(seed)
@@ -143,13 +147,28 @@ class HyperTraining:
         """λ̂ as it is now, in natural units."""
         return self.coordinates.decode(self._bilevel.z)
 
-    def predict(self, params: Params) -> float:
-        """Predicted validation loss L_V(w_φ(λ)), over all validation data.
+    @property
+    def search_space(self) -> dict[str, BaseDistribution | Shaped]:
+        """The search space as it was passed in."""
+        return dict(self._search_space)
+
+    @property
+    def trained(self) -> int:
+        """Number of train steps so far."""
+        return self._bilevel.trained
+
+    def predict(self, params: Params, *, examples: int | None = None) -> float:
+        """Predicted validation loss L_V(w_φ(λ)).
+
+        Args:
+            params: Where.
+            examples: Ends after the first validation batches that hold so many examples, the
+                same for all ``params``; by default all validation data are used.
 
         Raises:
             ValueError: If ``params`` are not of the search space.
         """
-        return self._bilevel.evaluate(self.coordinates.encode(params))
+        return self._bilevel.evaluate(self.coordinates.encode(params), examples)
 
     def best_response(self, params: Params) -> nn.Module:
         """A plain model of the user's class with the weights w_φ(λ); a copy, on the device.
@@ -237,6 +256,20 @@ class HyperTraining:
         plan = Plan(Everywhere(), samples, warm_up=steps, cycles=descent, ratio=0)
         return self._run(plan, Options(patience, checkpoint, progress), finish)
 
+    def advance(self, steps: int, *, samples: int = 2) -> None:
+        """The first half of :meth:`fit_globally`: φ learns on, λ̂ stays, no model is finished.
+
+        It is what a :class:`~optuna_hypernet.HypernetSampler` asks for between trials.
+
+        Raises:
+            ValueError: If a number is not positive.
+            FloatingPointError: If a loss is not finite.
+        """
+        for name, value in (("steps", steps), ("samples", samples)):
+            check_count(name, value, 1)
+        for _ in run(self._bilevel, Plan(Everywhere(), samples, steps, cycles=0, ratio=0)):
+            pass
+
     def cross_validate(
         self, candidates: int | Sequence[Params] = 10, steps: int = 1000, progress: bool = False
     ) -> Tuned:
@@ -286,6 +319,31 @@ class HyperTraining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state of a HyperTraining made from the same arguments."""
         self._bilevel.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All there is, data included.
+
+        Raises:
+            TypeError: If a function that was passed in cannot be pickled.
+        """
+        problem = self._problem
+        for name in ("train_loss", "valid_loss", "optimizer", "hyper_optimizer"):
+            try:
+                pickle.dumps(getattr(problem, name))
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise TypeError(
+                    f"{name} cannot be pickled, so this HyperTraining cannot ({error}). Define it "
+                    "by def at the top of a module; or keep state_dict() instead, and load it "
+                    "into a HyperTraining made anew from the same arguments."
+                ) from error
+        return self.__dict__.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HyperTraining:
+        """A copy in memory needs no pickling: any function will do."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
         finish = plan.train_steps // 5 if finish is None else finish

@@ -113,6 +113,15 @@ class Batches:
         if self._own is not None and state["own"] is not None:
             self._own.set_state(state["own"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pass that has begun, which is no more than an iterator."""
+        return {**self.__dict__, "_iterator": None, "_stream": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stream = state.pop("_stream")
+        self.__dict__.update(state)
+        self.load_state_dict(stream)
+
     def _start(self) -> None:
         self._own_at_start = None if self._own is None else self._own.get_state()
         with private_randomness(derive(self._seed, self._passes), self._device):
