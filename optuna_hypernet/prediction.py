@@ -30,6 +30,7 @@ from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.surrogate.ensemble import spread
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
 from optuna_hypernet.threads import one_blas_thread
@@ -131,11 +132,11 @@ class Prediction:
 
     def _interpolate(self, rows: Array, levels: Array) -> None:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""
-        embedding, owner = self._embed(rows), self.space.owner
+        embedding, columns = self._embed(rows), Columns(self.space.owner, self.space.ranged)
         kept = spread(levels, _N_FITTED)
         with one_blas_thread(), np.errstate(all="ignore"):
-            theta = fit(owner, embedding[kept], levels[None, kept], free_gates(self.space.d))
-            self._posterior = Posterior(Hypernetwork(theta, owner), embedding, levels[None])
+            theta = fit(columns, embedding[kept], levels[None, kept], free_gates(self.space.d))
+            self._posterior = Posterior(Hypernetwork(theta, columns), embedding, levels[None])
 
     def _embed(self, rows: Array) -> Array:
         return self.space.embed(rows, np.ones(rows.shape, dtype=bool))
@@ -153,6 +154,7 @@ class Informed:
 
     Attributes:
         owner: ``(D + 1,)`` the parameter of each column; ``d`` for the prediction.
+        ranged: ``(D + 1,)`` true for numbers over their range; false for the prediction.
     """
 
     def __init__(self, space: SearchSpace, prediction: Prediction) -> None:
@@ -161,6 +163,7 @@ class Informed:
         self._columns = np.array([space.names.index(name) for name in prediction.space.names])
         self._scale = math.sqrt(space.d)  # it weighs as much as all parameters together
         self.owner = np.append(space.owner, space.d)
+        self.ranged: Mask = np.append(space.ranged, False)
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """Embedding ``(n, D + 1)`` of ``rows (n, d)``."""

@@ -46,6 +46,7 @@ class Embedding(Protocol):
     """What the surrogate reads of a row, and the way back of a gradient."""
 
     owner: NDArray[np.int64]
+    ranged: Mask
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """``(n, D)`` of ``rows (n, d)``."""
@@ -66,6 +67,7 @@ class SearchSpace:
         cardinality: ``(d,)`` number of values of each discrete parameter, 0 if continuous.
         categorical: ``(d,)`` true for unordered parameters.
         owner: ``(D,)`` the parameter that each embedding column belongs to.
+        ranged: ``(D,)`` true for numbers, which go from -1 to 1 over their range.
 
     Raises:
         ValueError: If a distribution has a single value or is of an unknown kind.
@@ -86,6 +88,7 @@ class SearchSpace:
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
         width = np.where(self.categorical, self.cardinality, 1)
         self.owner = np.repeat(np.arange(self.d), width)
+        self.ranged: Mask = ~self.categorical[self.owner]
         self._numeric = np.flatnonzero(~self.categorical)
         self._first = np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64)
 

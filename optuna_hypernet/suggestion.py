@@ -19,6 +19,7 @@ from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
+from optuna_hypernet.surrogate.hypernetwork import Columns
 
 
 _N_INCUMBENTS = 8
@@ -67,7 +68,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         inputs = Informed(space, request.prediction)
     values, pruned = trials.values[usable], trials.pruned[usable]
     posterior, log_weights = ensemble.condition(
-        inputs.owner,
+        Columns(inputs.owner, inputs.ranged),
         inputs.embed(rows[usable], active[usable]),
         values,
         pruned,

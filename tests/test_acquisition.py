@@ -20,6 +20,7 @@ from optuna_hypernet.acquisition import log_h
 from optuna_hypernet.acquisition import mixture
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
 
@@ -119,6 +120,7 @@ SPACE = SearchSpace(
         "x": FloatDistribution(-1, 1),
     }
 )
+COLUMNS = Columns(SPACE.owner, SPACE.ranged)
 
 
 @pytest.fixture
@@ -128,7 +130,11 @@ def acquisition() -> ExpectedImprovement:
     theta = rng.normal(0, 0.3, (2, SPACE.d + N_SHARED))
     theta[:, -1] = -5
     embedding = SPACE.embed(rows, np.ones((12, 4), dtype=bool))
-    posterior = Posterior(Hypernetwork(theta, SPACE.owner), embedding, rng.normal(size=(2, 12)))
+    posterior = Posterior(
+        Hypernetwork(theta, COLUMNS),
+        embedding,
+        rng.normal(size=(2, 12)),
+    )
     return ExpectedImprovement(SPACE, posterior, np.log([0.7, 0.3]))
 
 
@@ -137,7 +143,7 @@ def test_value_equals_plain_sum_over_members() -> None:
     rows, active = rng.random((12, 4)), np.ones((12, 4), dtype=bool)
     theta = np.zeros((2, SPACE.d + N_SHARED))
     theta[:, -1] = [-5, -2]
-    network = Hypernetwork(theta, SPACE.owner)
+    network = Hypernetwork(theta, COLUMNS)
     posterior = Posterior(network, SPACE.embed(rows, active), rng.normal(size=(2, 12)))
     asked = rng.random((5, 4))
     mean, std = posterior.predict(SPACE.embed(asked, active[:5]))

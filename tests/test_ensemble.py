@@ -16,9 +16,11 @@ from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.surrogate.ensemble import fit_members
 from optuna_hypernet.surrogate.ensemble import rank_correlation
 from optuna_hypernet.surrogate.ensemble import spread
+from optuna_hypernet.surrogate.hypernetwork import Columns
 
 
 OWNER = np.arange(3)
+COLUMNS = Columns(OWNER, np.ones(3, dtype=bool))
 NOTHING = np.empty((0, 3))
 
 
@@ -33,7 +35,7 @@ def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
 
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Any:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(OWNER, embedding, values, pruned, NOTHING)
+    return ensemble.condition(COLUMNS, embedding, values, pruned, NOTHING)
 
 
 # When.
@@ -138,7 +140,7 @@ def test_rank_correlation_with_a_constant_is_zero() -> None:
 
 def test_weights_sum_to_one_and_light_members_are_dropped() -> None:
     for n in (1, 2, 8, 30):
-        members = fit_members(OWNER, *trials(n))
+        members = fit_members(COLUMNS, *trials(n))
         weights = np.exp(members.log_weights)
 
         assert weights.sum() == pytest.approx(1)
@@ -151,7 +153,7 @@ def test_ranks_win_on_values_that_span_decades() -> None:
     """And the raw scale does not: its member goes with the scatter of the worst."""
     embedding, values = trials(30)
     decades = np.exp(20 * values)
-    members = fit_members(OWNER, embedding, warp.settle(decades, np.zeros(30, dtype=bool)))
+    members = fit_members(COLUMNS, embedding, warp.settle(decades, np.zeros(30, dtype=bool)))
     weights = np.exp(members.log_weights)
     share = {name: weights[np.array(members.warps) == name].sum() for name in warp.NAMES}
 
@@ -192,7 +194,7 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned = np.zeros(21, dtype=bool)
     pruned[worst] = True
     values[worst] = -100.0
-    posterior, _ = Ensemble().condition(OWNER, embedding, values, pruned, NOTHING)
+    posterior, _ = Ensemble().condition(COLUMNS, embedding, values, pruned, NOTHING)
 
     assert (posterior.fitted.argmin(1) != worst).all()
 
@@ -201,7 +203,7 @@ def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
     pruned = np.zeros(12, dtype=bool)
-    without, _ = Ensemble().condition(OWNER, embedding, values, pruned, NOTHING)
-    beside, _ = Ensemble().condition(OWNER, embedding, values, pruned, pending)
+    without, _ = Ensemble().condition(COLUMNS, embedding, values, pruned, NOTHING)
+    beside, _ = Ensemble().condition(COLUMNS, embedding, values, pruned, pending)
 
     assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()

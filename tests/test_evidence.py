@@ -11,6 +11,7 @@ from differences import finite_differences
 from scipy.stats import multivariate_normal
 from scipy.stats import norm
 
+from optuna_hypernet.surrogate.evidence import around
 from optuna_hypernet.surrogate.evidence import cholesky
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
@@ -18,10 +19,12 @@ from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.evidence import hyperprior
 from optuna_hypernet.surrogate.evidence import log_evidence
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
 OWNER = np.array([0, 1, 1, 2])
+COLUMNS = Columns(OWNER, np.array([True, False, False, True]))
 D = 3
 FREE = free_gates(D)
 
@@ -42,15 +45,17 @@ def test_value_is_the_gaussian_log_density(seed: int) -> None:
     """Plus the hyperprior's, both without their constants."""
     embedding, values = trials(12)
     theta = drawn(seed)
-    network = Hypernetwork(theta[None], OWNER)
+    network = Hypernetwork(theta[None], COLUMNS)
     gated = network.gate(embedding)
     covariance = network.covariance(gated, gated).value[0] + network.noise[0] * np.eye(12)
     mean, scale = hyperprior(D)
-    expected = multivariate_normal(np.zeros(12), covariance).logpdf(values)
+    expected = multivariate_normal(network.mean(embedding), covariance).logpdf(values)
     expected += norm(mean, scale).logpdf(theta).sum() + np.log(scale).sum()
     constants = 0.5 * (12 + D + N_SHARED) * math.log(2 * math.pi)
 
-    assert log_evidence(theta, OWNER, embedding, values)[0] == pytest.approx(expected + constants)
+    assert log_evidence(theta, COLUMNS, embedding, values)[0] == pytest.approx(
+        expected + constants
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -58,19 +63,19 @@ def test_gradient_equals_finite_differences(seed: int) -> None:
     embedding, values = trials(10)
     theta = drawn(seed)
     expected = finite_differences(
-        lambda at: log_evidence(at, OWNER, embedding, values)[0], theta, step=1e-4
+        lambda at: log_evidence(at, COLUMNS, embedding, values)[0], theta, step=1e-4
     )
 
     np.testing.assert_allclose(
-        log_evidence(theta, OWNER, embedding, values)[1], expected, rtol=1e-4, atol=1e-5
+        log_evidence(theta, COLUMNS, embedding, values)[1], expected, rtol=1e-4, atol=1e-5
     )
 
 
 def test_order_of_trials_does_not_matter() -> None:
     embedding, values = trials(12)
     shuffled = np.random.default_rng(0).permutation(12)
-    one = log_evidence(drawn(0), OWNER, embedding, values)
-    other = log_evidence(drawn(0), OWNER, embedding[shuffled], values[shuffled])
+    one = log_evidence(drawn(0), COLUMNS, embedding, values)
+    other = log_evidence(drawn(0), COLUMNS, embedding[shuffled], values[shuffled])
 
     assert one[0] == pytest.approx(other[0])
     np.testing.assert_allclose(one[1], other[1], rtol=1e-8, atol=1e-10)
@@ -80,20 +85,20 @@ def test_fit_beats_the_start_and_draws_from_the_hyperprior() -> None:
     embedding, _ = trials(25)
     values = np.sin(2 * embedding[:, 0]) + embedding[:, 3] ** 2
     values = (values - values.mean()) / values.std()
-    theta = fit(OWNER, embedding, values[None], FREE)[0]
-    best = log_evidence(theta, OWNER, embedding, values)[0]
+    theta = fit(COLUMNS, embedding, values[None], FREE)[0]
+    best = log_evidence(theta, COLUMNS, embedding, values)[0]
     others = [hyperprior(D)[0]] + [drawn(seed) for seed in range(200)]
 
-    assert best > max(log_evidence(each, OWNER, embedding, values)[0] for each in others)
+    assert best > max(log_evidence(each, COLUMNS, embedding, values)[0] for each in others)
 
 
 def test_fit_ends_where_the_gradient_is_small() -> None:
     embedding, _ = trials(25)
     values = np.sin(2 * embedding[:, 0]) + embedding[:, 3] ** 2
     values = (values - values.mean()) / values.std()
-    theta = fit(OWNER, embedding, values[None], FREE)[0]
-    start = log_evidence(hyperprior(D)[0], OWNER, embedding, values)[1]
-    end = log_evidence(theta, OWNER, embedding, values)[1]
+    theta = fit(COLUMNS, embedding, values[None], FREE)[0]
+    start = log_evidence(hyperprior(D)[0], COLUMNS, embedding, values)[1]
+    end = log_evidence(theta, COLUMNS, embedding, values)[1]
 
     assert np.linalg.norm(end) < 0.05 * np.linalg.norm(start)
 
@@ -101,7 +106,7 @@ def test_fit_ends_where_the_gradient_is_small() -> None:
 def test_even_gates_stay_where_the_hyperprior_has_them() -> None:
     embedding, _ = trials(25)
     values = np.sin(3 * embedding[:, 0])
-    theta = fit(OWNER, embedding, values[None] / values.std(), even_gates(D))[0]
+    theta = fit(COLUMNS, embedding, values[None] / values.std(), even_gates(D))[0]
 
     np.testing.assert_array_equal(theta[:D], hyperprior(D)[0][:D])
     assert not np.allclose(theta[D:], hyperprior(D)[0][D:])
@@ -110,7 +115,7 @@ def test_even_gates_stay_where_the_hyperprior_has_them() -> None:
 def test_gates_tell_which_parameters_matter() -> None:
     embedding, _ = trials(40)
     values = np.sin(3 * embedding[:, 0])
-    gates = fit(OWNER, embedding, values[None] / values.std(), FREE)[0, :D]
+    gates = fit(COLUMNS, embedding, values[None] / values.std(), FREE)[0, :D]
 
     assert gates[0] > gates[1] + 0.5
     assert gates[0] > gates[2] + 0.5
@@ -120,8 +125,8 @@ def test_noise_is_told_from_structure() -> None:
     """Every configuration is tried twice, so that the noise shows."""
     embedding, noise = np.tile(trials(30)[0], (2, 1)), trials(60, seed=1)[1]
     smooth, noisy = embedding[:, 0], embedding[:, 0] + 0.5 * noise
-    thetas = fit(OWNER, embedding, np.stack([smooth / smooth.std(), noisy / noisy.std()]), FREE)
-    share = Hypernetwork(thetas, OWNER).noise
+    thetas = fit(COLUMNS, embedding, np.stack([smooth / smooth.std(), noisy / noisy.std()]), FREE)
+    share = Hypernetwork(thetas, COLUMNS).noise
     truth = (0.5 * noise).var() / noisy.var()
 
     assert share[0] < 0.01
@@ -131,26 +136,26 @@ def test_noise_is_told_from_structure() -> None:
 def test_members_are_fitted_apart_and_always_alike() -> None:
     embedding, values = trials(15)
     targets = np.stack([values, np.sort(values), -values])
-    together = fit(OWNER, embedding, targets, FREE)
+    together = fit(COLUMNS, embedding, targets, FREE)
 
-    np.testing.assert_array_equal(together, fit(OWNER, embedding, targets, FREE))
+    np.testing.assert_array_equal(together, fit(COLUMNS, embedding, targets, FREE))
     for member, target in zip(together, targets, strict=True):
-        np.testing.assert_array_equal(fit(OWNER, embedding, target[None], FREE)[0], member)
+        np.testing.assert_array_equal(fit(COLUMNS, embedding, target[None], FREE)[0], member)
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_fit_of_next_to_nothing(n: int, level: float) -> None:
-    theta = fit(OWNER, np.zeros((n, len(OWNER))), np.full((2, n), level), FREE)
+    theta = fit(COLUMNS, np.zeros((n, len(OWNER))), np.full((2, n), level), FREE)
 
     assert theta.shape == (2, D + N_SHARED)
     assert np.isfinite(theta).all()
 
 
 def test_fit_of_contradicting_duplicates() -> None:
-    theta = fit(OWNER, np.zeros((6, len(OWNER))), np.array([[-1.0, 1.0] * 3]), FREE)
+    theta = fit(COLUMNS, np.zeros((6, len(OWNER))), np.array([[-1.0, 1.0] * 3]), FREE)
 
-    assert Hypernetwork(theta, OWNER).noise[0] > 0.3
+    assert Hypernetwork(theta, COLUMNS).noise[0] > 0.3
 
 
 def test_cholesky_factor() -> None:
@@ -168,3 +173,35 @@ def test_cholesky_factor() -> None:
 def test_cholesky_of_what_has_none(matrix: Array) -> None:
     with pytest.raises(np.linalg.LinAlgError, match="3 trials not positive definite"):
         cholesky(matrix)
+
+
+def test_pair_around_a_fit_is_opposite_and_inside_the_bounds() -> None:
+    embedding, values = trials(30)
+    theta = fit(COLUMNS, embedding, values[None], FREE)[0]
+    one, other = around(COLUMNS, embedding, values, theta, FREE)
+    low, high = np.array(FREE).T
+
+    assert ((np.minimum(one, other) >= low) & (np.maximum(one, other) <= high)).all()
+    inside = (np.minimum(one, other) > low) & (np.maximum(one, other) < high)
+    assert inside.sum() > len(theta) / 2
+    np.testing.assert_allclose((one + other)[inside] / 2, theta[inside], atol=1e-9)
+
+
+def test_pair_around_a_fit_is_drawn_with_the_hessian_as_precision() -> None:
+    """Over many fits, a deviation's length in the metric of the Hessian is that of a normal draw.
+
+    The Hessian is that of the evidence's values, by second differences.
+    """
+    lengths = []
+    for n in range(20, 44):
+        embedding, values = trials(n)
+        theta = fit(COLUMNS, embedding, values[None], FREE)[0]
+        deviation = around(COLUMNS, embedding, values, theta, FREE)[0] - theta
+        below, at, above = (
+            log_evidence(theta + step * deviation, COLUMNS, embedding, values)[0]
+            for step in (-0.01, 0, 0.01)
+        )
+        lengths.append((2 * at - below - above) / 0.01**2)
+
+    # The mean of 24 chi-squared variables with D + 5 degrees of freedom, within 4 of its errors.
+    assert np.mean(lengths) == pytest.approx(D + N_SHARED, abs=4 * math.sqrt(2 * (D + 5) / 24))

@@ -12,17 +12,19 @@ from scipy.special import erf
 
 from optuna_hypernet.surrogate.hypernetwork import JITTER
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
 OWNER = np.array([0, 1, 1, 1, 2, 3])
+COLUMNS = Columns(OWNER, np.array([True, False, False, False, True, True]))
 D = 4
 MEMBERS = 3
 
 
 def network(seed: int = 0, members: int = MEMBERS) -> Hypernetwork:
     theta = np.random.default_rng(seed).normal(0, 0.5, (members, D + N_SHARED))
-    return Hypernetwork(theta, OWNER)
+    return Hypernetwork(theta, COLUMNS)
 
 
 def rows(n: int, seed: int = 1) -> Array:
@@ -83,6 +85,32 @@ def test_gates_scale_the_columns_of_their_owner() -> None:
     np.testing.assert_allclose(net.gate(embedding), expected, rtol=1e-12)
 
 
+def test_prior_mean_rises_from_the_middle_of_ranges_to_their_ends() -> None:
+    net, embedding = network(), np.zeros((3, len(OWNER)))
+    embedding[1, 0], embedding[1, 5] = 1, -1  # two numbers at ends of their ranges
+    embedding[2, 1] = math.sqrt(2)  # a choice
+    middle, ends, choice = net.mean(embedding)
+
+    assert ends - middle == pytest.approx(2 * 0.3 / math.sqrt(D))
+    assert choice == middle
+
+
+def test_prior_mean_is_zero_on_average() -> None:
+    grid = np.linspace(-1, 1, 20_001)
+    embedding = np.zeros((len(grid), len(OWNER)))
+    embedding[:, [0, 4, 5]] = grid[:, None]
+
+    assert network().mean(embedding).mean() == pytest.approx(0, abs=1e-4)
+
+
+def test_slope_of_the_prior_mean() -> None:
+    net = network()
+    embedding = np.random.default_rng(3).normal(size=(5, len(OWNER)))
+    gradient = finite_differences(lambda at: float(net.mean(at).sum()), embedding)
+
+    np.testing.assert_allclose(net.mean_slope(embedding), gradient, rtol=1e-6, atol=1e-9)
+
+
 def test_ungate_is_the_transpose_of_gate() -> None:
     net, weight = network(), rows(5)
     embedding = np.random.default_rng(3).normal(size=(5, len(OWNER)))
@@ -102,7 +130,7 @@ def test_arcsine_part_is_a_wide_network_of_error_functions() -> None:
     hidden = erf(
         a[0] @ rng.normal(size=(len(OWNER), units)) + math.sqrt(bias) * rng.normal(size=units)
     )
-    covariance = Hypernetwork(theta, OWNER).covariance(a, a).value[0]
+    covariance = Hypernetwork(theta, COLUMNS).covariance(a, a).value[0]
     for i, j in np.ndindex(4, 4):
         products = hidden[i] * hidden[j]
         error = products.std() / math.sqrt(units)
@@ -117,7 +145,7 @@ def test_linear_part_is_a_linear_model() -> None:
     a = np.random.default_rng(0).normal(size=(1, 4, len(OWNER)))
 
     np.testing.assert_allclose(
-        Hypernetwork(theta, OWNER).covariance(a, a).value[0], 3 / D * a[0] @ a[0].T, rtol=1e-12
+        Hypernetwork(theta, COLUMNS).covariance(a, a).value[0], 3 / D * a[0] @ a[0].T, rtol=1e-12
     )
 
 
@@ -134,7 +162,7 @@ def test_members_do_not_mix() -> None:
     net, a, b = network(), rows(5), rows(4, seed=2)
     together = net.covariance(a, b).value
     for m in range(MEMBERS):
-        alone = Hypernetwork(net.theta[m : m + 1], OWNER)
+        alone = Hypernetwork(net.theta[m : m + 1], COLUMNS)
 
         np.testing.assert_allclose(
             alone.covariance(a[m : m + 1], b[m : m + 1]).value[0], together[m], rtol=1e-12
@@ -145,7 +173,7 @@ def test_members_do_not_mix() -> None:
 def test_noise_is_never_below_the_jitter() -> None:
     theta = np.full((1, D + N_SHARED), -700.0)
 
-    assert Hypernetwork(theta, OWNER).noise.tolist() == [JITTER]
+    assert Hypernetwork(theta, COLUMNS).noise.tolist() == [JITTER]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-200, 1e3, 1e6])
@@ -177,7 +205,7 @@ def test_pull_theta_equals_finite_differences() -> None:
     weight += weight.transpose(0, 2, 1)
 
     def total(theta: Array) -> float:
-        other = Hypernetwork(theta, OWNER)
+        other = Hypernetwork(theta, COLUMNS)
         gated = other.gate(embedding)
         covariance = other.covariance(gated, gated).value
         return float((weight * (covariance + other.noise[:, None, None] * np.eye(5))).sum())

@@ -9,11 +9,13 @@ from differences import finite_differences
 
 from optuna_hypernet.surrogate.hypernetwork import JITTER
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
 OWNER = np.array([0, 1, 1, 2])
+COLUMNS = Columns(OWNER, np.array([True, False, False, True]))
 D = 3
 MEMBERS = 2
 N = 9
@@ -23,7 +25,7 @@ N = 9
 def network() -> Hypernetwork:
     theta = np.random.default_rng(0).normal(0, 0.5, (MEMBERS, D + N_SHARED))
     theta[:, -1] = [-4.0, -1.0]  # little noise, much noise
-    return Hypernetwork(theta, OWNER)
+    return Hypernetwork(theta, COLUMNS)
 
 
 def rows(n: int, seed: int) -> Array:
@@ -38,6 +40,11 @@ def covariance(network: Hypernetwork, a: Array, b: Array) -> Array:
     return network.covariance(network.gate(a), network.gate(b)).value
 
 
+def bowl(embedding: Array) -> Array:
+    """The prior mean, a row at a time, over the columns that are numbers: the first and last."""
+    return np.array([0.3 / 3**0.5 * (e[0] ** 2 + e[3] ** 2 - 2 / 3) for e in embedding])
+
+
 def naive(
     network: Hypernetwork, embedding: Array, values: Array, asked: Array, exact: int = 0
 ) -> tuple[Array, Array]:
@@ -49,7 +56,7 @@ def naive(
         inverse = np.linalg.inv(covariance(network, embedding, embedding)[m] + np.diag(noise))
         cross = covariance(network, asked, embedding)[m]
         prior = np.diag(covariance(network, asked, asked)[m])
-        means.append(cross @ inverse @ values[m])
+        means.append(bowl(asked) + cross @ inverse @ (values[m] - bowl(embedding)))
         stds.append(np.sqrt(prior - np.einsum("ij,jk,ik->i", cross, inverse, cross)))
     return np.array(means), np.array(stds)
 
@@ -151,7 +158,7 @@ def test_order_of_trials_does_not_matter(network: Hypernetwork) -> None:
 def test_trials_without_noise_are_met_exactly() -> None:
     theta = np.zeros((1, D + N_SHARED))
     theta[0, -1] = -14.0
-    posterior = Posterior(Hypernetwork(theta, OWNER), EMBEDDING, VALUES[:1])
+    posterior = Posterior(Hypernetwork(theta, COLUMNS), EMBEDDING, VALUES[:1])
     mean, std = posterior.predict(EMBEDDING)
 
     np.testing.assert_allclose(mean, VALUES[:1], atol=1e-3)
@@ -182,7 +189,7 @@ def test_duplicates_and_spread_that_rounds_to_nothing() -> None:
     theta[0, -1] = -14.0
     embedding = np.repeat(EMBEDDING, 4, axis=0)
     values = np.repeat(VALUES[:1], 4, axis=1)
-    posterior = Posterior(Hypernetwork(theta, OWNER), embedding, values, embedding[:3])
+    posterior = Posterior(Hypernetwork(theta, COLUMNS), embedding, values, embedding[:3])
     mean, std, pull = posterior.predict_and_pull(embedding)
 
     assert (std > 0).all()
@@ -194,4 +201,4 @@ def test_hopeless_covariance_is_told() -> None:
     theta = np.full((1, D + N_SHARED), np.nan)
 
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
-        Posterior(Hypernetwork(theta, OWNER), EMBEDDING, VALUES[:1])
+        Posterior(Hypernetwork(theta, COLUMNS), EMBEDDING, VALUES[:1])

@@ -14,6 +14,7 @@ from optuna_hypernet.surrogate.evidence import around
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
 
@@ -27,8 +28,8 @@ _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05
 _LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
-_FEW_TRIALS = 40  # below which gates are averaged with even ones
-_SPREAD_TRIALS = 60
+_FEW_TRIALS = 40  # below which gates are averaged with even ones,
+_FEWEST_SURE = 60  # and below which with their spread
 _KEPT_FITS = 8
 
 
@@ -59,7 +60,7 @@ class Ensemble:
 
     def condition(
         self,
-        owner: NDArray[np.int64],
+        columns: Columns,
         embedding: Array,
         values: Array,
         pruned: Mask,
@@ -68,7 +69,7 @@ class Ensemble:
         """The members' posterior and their log weights ``(M,)``.
 
         Args:
-            owner: ``(D,)`` the parameter of each embedding column.
+            columns: Of the embedding.
             embedding: ``(n, D)`` of the trials in the order in which they finished.
             values: ``(n,)`` objective values, smaller is better.
             pruned: ``(n,)`` true where the value is the last report of a pruned trial.
@@ -79,55 +80,64 @@ class Ensemble:
         """
         early = checkpoint(len(values))
         settled = warp.settle(values[:early], pruned[:early])
-        members = self._fitted(owner, embedding[:early], settled)
+        members = self._fitted(columns, embedding[:early], settled)
         values = warp.settle(values, pruned)
         kept = spread(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
-        network = Hypernetwork(members.theta, owner)
+        network = Hypernetwork(members.theta, columns)
         return Posterior(network, embedding[kept], targets, pending), members.log_weights
 
-    def _fitted(self, owner: NDArray[np.int64], embedding: Array, values: Array) -> Members:
+    def _fitted(self, columns: Columns, embedding: Array, values: Array) -> Members:
         kept = spread(values, _MOST_FITTED)
         embedding, values = embedding[kept], values[kept]
-        key = (owner.tobytes(), embedding.tobytes(), values.tobytes())
+        key = (*(column.tobytes() for column in columns), embedding.tobytes(), values.tobytes())
         if key not in self._fits:
             while len(self._fits) >= _KEPT_FITS:
                 del self._fits[next(iter(self._fits))]
-            self._fits[key] = fit_members(owner, embedding, values)
+            self._fits[key] = fit_members(columns, embedding, values)
         return self._fits[key]
 
 
-def fit_members(owner: NDArray[np.int64], embedding: Array, values: Array) -> Members:
+def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
     """Members for every output warp, weighed by how well they predict the order of the left out.
 
-    The order, because it means the same under every warp. While trials are few, gates that fit
-    them best need not be the right ones: each warp then has a second member whose gates are even.
-    Members of little weight are dropped: they would cost as much as the others.
+    The order, because it means the same under every warp. Members of little weight are dropped:
+    they would cost as much as the others.
 
     Args:
-        owner: ``(D,)`` the parameter of each embedding column.
+        columns: Of the embedding.
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` settled objective values.
     """
-    d = int(owner[-1]) + 1
-    warps = list(warp.NAMES)
-    targets = np.stack([warp.warp(values, name) for name in warps])
-    fitted = fit(owner, embedding, targets, free_gates(d))
-    theta = [fitted]
-    if len(values) < _SPREAD_TRIALS:
-        rows = zip(targets, fitted, strict=True)
-        pairs = [around(owner, embedding, y, row, free_gates(d)) for y, row in rows]
-        theta += list(np.stack(pairs, 1))
-    if len(values) < _FEW_TRIALS:
-        theta.append(fit(owner, embedding, targets, even_gates(d)))
-    warps, targets = warps * len(theta), np.concatenate([targets] * len(theta))
-    theta = np.concatenate(theta)
-    left_out = Posterior(Hypernetwork(theta, owner), embedding, targets).left_out
+    targets = np.stack([warp.warp(values, name) for name in warp.NAMES])
+    blocks = _candidates(columns, embedding, targets)
+    warps = [*warp.NAMES] * len(blocks)
+    theta, targets = np.concatenate(blocks), np.concatenate([targets] * len(blocks))
+    left_out = Posterior(Hypernetwork(theta, columns), embedding, targets).left_out
     score = np.array([rank_correlation(mean, values) for mean in left_out])
     log_weights = (score - score.max()) / _TEMPERATURE
     kept = np.flatnonzero(log_weights >= math.log(_LEAST_WEIGHT))
     log_weights = log_weights[kept] - np.logaddexp.reduce(log_weights[kept])
     return Members([warps[k] for k in kept], theta[kept], log_weights)
+
+
+def _candidates(columns: Columns, embedding: Array, targets: Array) -> list[Array]:
+    """Blocks of ``theta (W, d + 5)``, a row per warp: of ``targets (W, n)``.
+
+    While trials are few, gates that fit them best need not be the right ones. So there are
+    members on either side of the fit, too, and, with even fewer, members whose gates are even.
+    """
+    n, d = len(embedding), int(columns.owner[-1]) + 1
+    bounds = free_gates(d)
+    fitted = fit(columns, embedding, targets, bounds)
+    blocks = [fitted]
+    if n < _FEWEST_SURE:
+        rows = zip(targets, fitted, strict=True)
+        pairs = [around(columns, embedding, values, theta, bounds) for values, theta in rows]
+        blocks += [*np.stack(pairs, 1)]
+    if n < _FEW_TRIALS:
+        blocks.append(fit(columns, embedding, targets, even_gates(d)))
+    return blocks
 
 
 def checkpoint(n: int) -> int:

@@ -15,6 +15,7 @@ from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
+from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
@@ -38,7 +39,7 @@ def hyperprior(d: int) -> tuple[Array, Array]:
 
 
 def log_evidence(
-    theta: Array, owner: NDArray[np.int64], embedding: Array, values: Array
+    theta: Array, columns: Columns, embedding: Array, values: Array
 ) -> tuple[float, Array]:
     """Log evidence of one member plus the log hyperprior, and the gradient.
 
@@ -46,14 +47,14 @@ def log_evidence(
 
     Args:
         theta: ``(d + 5,)``, see :class:`Hypernetwork`.
-        owner: ``(D,)`` the parameter of each embedding column.
+        columns: Of the embedding.
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` warped objective values.
 
     Raises:
         numpy.linalg.LinAlgError: If the covariance is not positive definite.
     """
-    network = Hypernetwork(theta[None], owner)
+    network = Hypernetwork(theta[None], columns)
     gated = network.gate(embedding)
     covariance = network.covariance(gated, gated)
     factor = cholesky(covariance.value[0] + network.noise[0] * np.eye(len(values)))
@@ -79,7 +80,7 @@ def even_gates(d: int) -> Bounds:
     return list(zip(gates, gates, strict=True)) + list(_SHARED_BOUNDS)
 
 
-def fit(owner: NDArray[np.int64], embedding: Array, values: Array, bounds: Bounds) -> Array:
+def fit(columns: Columns, embedding: Array, values: Array, bounds: Bounds) -> Array:
     """Members' ``theta (M, d + 5)`` that maximise the evidence of ``values (M, n)``.
 
     A pure function of its arguments: it never starts from an earlier fit, so a study that is
@@ -89,7 +90,7 @@ def fit(owner: NDArray[np.int64], embedding: Array, values: Array, bounds: Bound
 
     def loss(theta: Array, targets: Array) -> tuple[float, Array]:
         try:
-            value, gradient = log_evidence(theta, owner, embedding, targets)
+            value, gradient = log_evidence(theta, columns, embedding, targets)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(theta)
         return -value, -gradient
@@ -110,19 +111,21 @@ def fit(owner: NDArray[np.int64], embedding: Array, values: Array, bounds: Bound
 
 
 def around(
-    owner: NDArray[np.int64], embedding: Array, values: Array, theta: Array, bounds: Bounds
+    columns: Columns, embedding: Array, values: Array, theta: Array, bounds: Bounds
 ) -> Array:
     """Members ``(2, d + 5)`` on opposite sides of a fitted one: draws of Laplace's approximation.
 
     Evidence that is flat in a gate leaves it open, and one fitted value would hide that. So the
     curvature at the fit, the Hessian of the log evidence by differences of its gradient, gives a
-    Gaussian, and an opposite pair of draws from it stands for its spread
-    (Rasmussen & Williams 2006, section 5.2; MacKay 1992, "Bayesian interpolation").
+    Gaussian (MacKay 1992, "Bayesian interpolation"), and an opposite pair of draws from it stands
+    for its spread.
     """
     scale = hyperprior(len(theta) - N_SHARED)[1]
-    slope = partial(_slope, owner, embedding, values)
+    slope = partial(_slope, columns, embedding, values)
     at_fit = slope(theta)
-    hessian = np.stack([(at_fit - slope(row)) / _STEP for row in theta + _STEP * np.eye(len(theta))])
+    hessian = np.stack(
+        [(at_fit - slope(row)) / _STEP for row in theta + _STEP * np.eye(len(theta))]
+    )
     curvature, axes = np.linalg.eigh((hessian + hessian.T) / 2)
     curvature = np.maximum(curvature, scale.max() ** -2)  # never less sure than the hyperprior
     normal = np.random.default_rng(len(values)).normal(size=len(theta))
@@ -131,8 +134,8 @@ def around(
     return np.clip(theta + np.outer([1, -1], deviation), low, high)
 
 
-def _slope(owner: NDArray[np.int64], embedding: Array, values: Array, theta: Array) -> Array:
-    return log_evidence(theta, owner, embedding, values)[1]
+def _slope(columns: Columns, embedding: Array, values: Array, theta: Array) -> Array:
+    return log_evidence(theta, columns, embedding, values)[1]
 
 
 def cholesky(matrix: Array) -> Array:

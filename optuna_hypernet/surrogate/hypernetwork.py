@@ -19,6 +19,12 @@ integrated out, and what is left is the covariance of responses:
 for gated embeddings a and b. The second term is the network of Williams (1998, "Computation with
 infinite neural networks", eq. 11), the third is Matérn 5/2 (Rasmussen & Williams 2006, eq. 4.17).
 
+The prior mean is a shallow bowl, the same for all members,
+
+.. math:: m(λ) = \frac{0.3}{\sqrt d} \sum_j (e_j(λ)^2 - \tfrac 1 3),
+
+over the numeric parameters: people choose ranges around what they find plausible.
+
 Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` parameters, ``D``
 embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, v_1, v_2, v_3, β, noise.
 """
@@ -41,9 +47,21 @@ N_SHARED = 5
 JITTER = 1e-6
 
 
-#: Rise of the prior mean from the centre of the box to its edges, in standard deviations of the
-#: responses. People choose ranges around what they find plausible.
-BOWL = 0.3
+# How much higher the prior mean is at the ends of a range than in the middle, times sqrt(d), in
+# standard deviations of the responses.
+_RISE = 0.3
+
+
+class Columns(NamedTuple):
+    """What the columns of an embedding are.
+
+    Attributes:
+        owner: ``(D,)`` the parameter that each one belongs to, ascending.
+        ranged: ``(D,)`` true for a number that goes from -1 to 1 over its range.
+    """
+
+    owner: NDArray[np.int64]
+    ranged: NDArray[np.bool_]
 
 
 class Hypernetwork:
@@ -51,14 +69,14 @@ class Hypernetwork:
 
     Args:
         theta: ``(M, d + 5)`` logarithms of the gates, v_1, v_2, v_3, β and noise variance.
-        owner: ``(D,)`` the parameter that each embedding column belongs to, ascending.
+        columns: Of the embeddings.
     """
 
-    def __init__(self, theta: Array, owner: NDArray[np.int64]) -> None:
+    def __init__(self, theta: Array, columns: Columns) -> None:
         self.theta = theta
-        self.owner = owner
+        self._owner = columns.owner
         self.d = theta.shape[1] - N_SHARED
-        self._gates = np.exp(theta[:, : self.d])[:, None, owner]  # (M, 1, D)
+        self._gates = np.exp(theta[:, : self.d])[:, None, columns.owner]  # (M, 1, D)
         shared = np.exp(theta[:, self.d :])[:, :, None, None]  # (M, 5, 1, 1)
         self._linear, self._arcsine, self._matern = (
             shared[:, 0] / self.d,
@@ -66,8 +84,7 @@ class Hypernetwork:
             shared[:, 2],
         )
         self._bias = shared[:, 3]
-        numeric = np.bincount(owner)[owner] == 1
-        self._bowl = BOWL / math.sqrt(self.d) * numeric
+        self._rise = _RISE / math.sqrt(self.d) * columns.ranged
         self.noise: Array = shared[:, 4, 0, 0] + JITTER  # (M,)
 
     def gate(self, embedding: Array) -> Array:
@@ -80,11 +97,11 @@ class Hypernetwork:
 
     def mean(self, embedding: Array) -> Array:
         """Prior mean ``(n,)`` at embeddings ``(n, D)``, the same for all members."""
-        return np.asarray((embedding * embedding - 1 / 3) @ self._bowl)
+        return np.asarray((embedding * embedding - 1 / 3) @ self._rise)
 
     def mean_slope(self, embedding: Array) -> Array:
         """Derivative ``(n, D)`` of the prior mean by the embedding."""
-        return np.asarray(2 * embedding * self._bowl)
+        return np.asarray(2 * embedding * self._rise)
 
     def variance(self, a: Array) -> tuple[Array, Array]:
         """Prior variance ``(M, n)`` at gated rows, and its derivative by |a|^2."""
@@ -153,7 +170,7 @@ class Hypernetwork:
             at: What :meth:`covariance` returned for ``a`` and ``a``.
         """
         by_gate = 2 * np.einsum("mnd,mnd->md", self.pull(weight, at), at.a)
-        first = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        first = np.flatnonzero(np.diff(self._owner, prepend=-1))
         # By β, once through the numerator and twice, by symmetry, through the denominator.
         shrink = at.shrink_a * at.shrink_b - at.cosine * at.shrink_a**2
         slope = self._arcsine_slope(at) * shrink
