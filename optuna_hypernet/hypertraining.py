@@ -106,17 +106,42 @@ class HyperTraining:
     penalties, noise, augmentation, weights of examples or classes. The optimizer's own settings
     (learning rate) and the architecture are for the outer study.
 
-    The four algorithms of the paper have the same face: :meth:`fit` (joint, the one to use),
-    :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`. Calling
-    one after another goes on from the φ and λ̂ there are. Nothing that is passed in is changed,
-    and neither are torch's global generators, threads or default dtype.
+    ``response="structured"`` tunes the model *while* it trains (Self-Tuning Networks): the model's
+    own layers respond to λ, every example of a batch has a λ of its own, and the result is a
+    schedule of hyperparameters and the model that it trained::
+
+        training = HyperTraining(
+            Sequential(Linear(64, 200), ReLU(), Dropout(), Linear(200, 10)),
+            {"2.p": FloatDistribution(0.0, 0.9), "decay": FloatDistribution(1e-6, 1e-2, log=True)},
+            train_loss=lambda model, batch, hp: (
+                cross_entropy(model(batch[0]), batch[1], reduction="none")
+                + hp["decay"] * squared_norm(model)
+            ),
+            valid_loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]),
+            train_data=train_loader,
+            valid_data=valid_loader,
+            response="structured",
+        )
+        tuned = training.fit(epochs=100)
+        tuned.model, tuned.schedule
+
+    There a name with a dot is the path of a dropout layer's rate. Others reach ``train_loss`` as
+    tensors ``(B, *shape)``, a row per example, and the loss is ``(B,)`` or a mean. The dimension
+    of examples must be kept all through the model, and come first except for an LSTM that has
+    them second.
+
+    The four algorithms of Lorraine & Duvenaud have the same face: :meth:`fit` (joint, the one to
+    use), :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`.
+    Calling one after another goes on from the φ and λ̂ there are. Nothing that is passed in is
+    changed, and neither are torch's global generators, threads or default dtype.
 
     Args:
         model: Any module in training mode, except one with running statistics; copied.
         search_space: Float and int distributions of Optuna by name. A tensor-valued
             hyperparameter is one entry, ``Shaped(distribution, shape)``.
         train_loss: ``(model, batch, hp) -> scalar``, where ``hp`` maps names to tensors in
-            natural units, of the entry's shape, on the device.
+            natural units, of the entry's shape, on the device. For a structured response see
+            above.
         valid_loss: ``(model, batch) -> scalar``, a mean over the batch; it never sees λ. The
             model is in eval mode.
         train_data: Batches, iterated over many times: a loader, or a list.
@@ -124,12 +149,19 @@ class HyperTraining:
         response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
             ``"mlp"`` for :meth:`fit_globally`; or a module that maps coordinates ``(k, D)`` to
             displacements ``(k, P)`` of the P trainable weights. Costs: see the classes in
-            :mod:`optuna_hypernet.response.hypernetworks`.
+            :mod:`optuna_hypernet.response.hypernetworks`. ``"structured"`` for gates on Linear,
+            Conv, Embedding, LSTM and normalisation layers, at about twice a plain step's cost.
+        elementary: Paths of modules that a structured response trains, but leaves without gates:
+            those of which it says that they cannot respond.
+        augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
         device: ``"cpu"``, ``"cuda"``, ...; by default where the model is.
         seed: Non-negative int, or None for fresh randomness.
         start: Params where λ̂ starts; by default the middle of every range.
-        optimizer: Makes the optimizer of φ from its parameters; Adam with 0.005 by default.
-        hyper_optimizer: Makes that of λ̂'s coordinates.
+        optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
+            structured response elementary and response weights get one each.
+        hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts.
+        clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
+            response elementary and response weights count apart.
 
     Raises:
         TypeError: If an argument is of the wrong type, or data can be iterated over only once.

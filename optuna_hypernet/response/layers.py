@@ -218,6 +218,12 @@ class Convolution(_Product):
 class Embedding(_Product):
     """``(B, ...)`` integers → ``(B, ..., dimensions)``; a gate per dimension."""
 
+    def __init__(self, path: str, plain: nn.Module, gated: Mapping[str, Gated]) -> None:
+        super().__init__(path, plain, gated)
+        if plain.padding_idx is not None:  # that row never learns, and does not respond
+            with torch.no_grad():
+                gated["weight"].response[plain.padding_idx] = 0
+
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Rows of the table."""
         names = ("padding_idx", "scale_grad_by_freq")
