@@ -69,8 +69,9 @@ _EVALUATIONS = 50  # of the whole validation data, in one run that does not coun
 
 @dataclass(frozen=True)
 class _Manner:
-    """What :meth:`HyperTraining.fit` does by default, by the kind of response."""
+    """What is done by default, by the kind of response; see :meth:`HyperTraining.fit`."""
 
+    hyper_optimizer: MakeOptimizer
     samples: int | None
     scale: float
     entropy: float | None
@@ -78,8 +79,10 @@ class _Manner:
     finish: Fraction
 
 
-_WEIGHTS = _Manner(2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
-_STRUCTURED = _Manner(None, 0.5, 1e-3, Fraction(1, 10), Fraction(0))
+_WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
+_STRUCTURED = _Manner(
+    partial(hyper_adam, length=0.07), None, 0.5, 1e-3, Fraction(1, 10), Fraction(0)
+)
 
 
 class HyperTraining:
@@ -159,7 +162,8 @@ class HyperTraining:
         start: Params where λ̂ starts; by default the middle of every range.
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
             structured response elementary and response weights get one each.
-        hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts.
+        hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
+            default Adam with steps of 0.03 standard deviations in all, 0.07 if structured.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
 
@@ -184,7 +188,7 @@ class HyperTraining:
         seed: int | None = None,
         start: Params | None = None,
         optimizer: MakeOptimizer = adam,
-        hyper_optimizer: MakeOptimizer = hyper_adam,
+        hyper_optimizer: MakeOptimizer | None = None,
         clip: float | None = None,
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
@@ -215,6 +219,7 @@ class HyperTraining:
             self._manner = _WEIGHTS
             self._response = weights(model, response)
             ordinary = partial(weights, kind=None)
+        hyper_optimizer = hyper_optimizer or self._manner.hyper_optimizer
         data, optimizers = (train_data, valid_data), (optimizer, hyper_optimizer)
         self._problem = Problem(coordinates, *data, *optimizers, where, seed, ordinary, clip)
         middle = torch.zeros(coordinates.D).to(where, dtype)

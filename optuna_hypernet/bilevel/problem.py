@@ -135,12 +135,14 @@ def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=5e-3, fused=True)
 
 
-def hyper_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The default optimizer of λ̂, whose step has a length of about 0.03 standard deviations.
+def hyper_adam(
+    parameters: Iterable[nn.Parameter], *, length: float = 0.03
+) -> torch.optim.Optimizer:
+    """The default optimizer of λ̂, whose step has that length, in standard deviations.
 
     The length is that of all coordinates together: along no direction may λ̂ leave, in one step,
     the neighbourhood in which the response was learnt.
     """
     parameters = list(parameters)
     size = sum(parameter.numel() for parameter in parameters)
-    return torch.optim.Adam(parameters, lr=0.03 / size**0.5)
+    return torch.optim.Adam(parameters, lr=length / size**0.5)

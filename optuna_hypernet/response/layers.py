@@ -220,6 +220,7 @@ class Embedding(_Product):
 
     def __init__(self, path: str, plain: nn.Module, gated: Mapping[str, Gated]) -> None:
         super().__init__(path, plain, gated)
+        assert isinstance(plain, nn.Embedding)
         if plain.padding_idx is not None:  # that row never learns, and does not respond
             with torch.no_grad():
                 gated["weight"].response[plain.padding_idx] = 0
