@@ -153,7 +153,7 @@ class HyperTraining:
             ``"mlp"`` for :meth:`fit_globally`; or a module that maps coordinates ``(k, D)`` to
             displacements ``(k, P)`` of the P trainable weights. Costs: see the classes in
             :mod:`optuna_hypernet.response.hypernetworks`. ``"structured"`` for gates on Linear,
-            Conv, Embedding, LSTM and normalisation layers, at about twice a plain step's cost.
+            Conv, Embedding, LSTM and normalisation layers; a step costs two to three plain ones.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.

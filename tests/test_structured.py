@@ -415,17 +415,13 @@ def small(
     """A response with gates drawn at random."""
     coordinates = Coordinates(space)
     model = made(Small) if model is None else model
-    made_ = Structured(model, loss, small_valid, coordinates, CPU, 0, **options)
-    for i, weight in enumerate(made_.hypernetwork.gated):
+    response = Structured(model, loss, small_valid, coordinates, CPU, 0, **options)
+    for i, weight in enumerate(response.hypernetwork.gated):
         weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
-    return made_
+    return response
 
 
 BATCH = (tokens(), labels())
-
-
-def hps(response: Structured, z: Tensor, space: Any = SMALL) -> dict[str, Tensor]:
-    return Coordinates(space).natural(z)
 
 
 def test_an_exported_model_is_plain_and_predicts_the_same() -> None:
@@ -493,12 +489,22 @@ def test_frozen_and_elementary_weights_do_not_respond() -> None:
     assert all(p.requires_grad for group in response.groups for p in group)
 
 
+def test_a_response_is_as_large_as_the_paper_says() -> None:
+    """2 D_out (D_in + 1) + 2 D_out n numbers for a layer and n hyperparameters (section 3.2)."""
+    sizes = [(784, 300), (300, 300), (300, 10)]
+    model = nn.Sequential(*(nn.Linear(*pair) for pair in sizes))
+    response = small(model, {name: DECAY for name in ("one", "two", "three")})
+    expected = sum(2 * n_out * (n_in + 1) + 2 * n_out * 3 for n_in, n_out in sizes)
+    assert expected == 661_280
+    assert sum(p.numel() for group in response.groups for p in group) == expected
+
+
 def test_nothing_responds_in_ordinary_training() -> None:
     response = small(elementary=EVERYTHING)
     assert not response.hypernetwork.layers
     assert len(response.groups) == 1
     z = drawn(N, 2)
-    assert response.train_losses(z, hps(response, z), BATCH).shape == (N,)
+    assert response.train_losses(z, Coordinates(SMALL).natural(z), BATCH).shape == (N,)
 
 
 def test_the_given_model_is_left_alone() -> None:
@@ -506,7 +512,7 @@ def test_the_given_model_is_left_alone() -> None:
     before = copy.deepcopy(given.state_dict())
     response = small(given)
     response.recentre(drawn(2))
-    response.train_losses(drawn(N, 2), hps(response, drawn(N, 2)), BATCH)
+    response.train_losses(drawn(N, 2), Coordinates(SMALL).natural(drawn(N, 2)), BATCH)
     assert all(torch.equal(before[name], value) for name, value in given.state_dict().items())
     assert given.body[2].p == 0.5
     assert type(given.twice) is nn.Linear
