@@ -2,8 +2,7 @@
 
 python examples/selftuning.py [--epochs 120]
 
-A network learns scikit-learn's digits from 600 images; its three dropout rates go down the
-validation loss by its gradient. The schedule is drawn to out/selftuning.png.
+Digits of scikit-learn, 600 of them to learn from. The schedule is drawn to out/selftuning.png.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from optuna.distributions import FloatDistribution
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils import data
 
 from optuna_hypernet import HyperTraining
 
@@ -41,22 +39,22 @@ torch.manual_seed(0)
 x, y = map(torch.tensor, load_digits(return_X_y=True))
 order = torch.randperm(len(x))
 x, y = x[order].float() / 16, y[order]
-sets = [data.TensorDataset(x[i : i + 600], y[i : i + 600]) for i in (0, 600)]
-train, valid = (data.DataLoader(one, batch_size=100, shuffle=True) for one in sets)
-first = [nn.Dropout(), nn.Linear(64, 200), nn.ReLU()]
-model = nn.Sequential(*first, nn.Dropout(), nn.Linear(200, 200), nn.ReLU(), nn.Dropout())
-model.append(nn.Linear(200, 10))
-arguments = (model, SPACE, train_loss, valid_loss, train, valid)
-training = HyperTraining(*arguments, response="structured", seed=0)
+train = list(zip(x[:600].split(100), y[:600].split(100), strict=True))
+valid = list(zip(x[600:1200].split(100), y[600:1200].split(100), strict=True))
+hidden = [nn.ReLU(), nn.Dropout(), nn.Linear(200, 200), nn.ReLU(), nn.Dropout()]
+model = nn.Sequential(nn.Dropout(), nn.Linear(64, 200), *hidden, nn.Linear(200, 10))
+rest = (train_loss, valid_loss, train, valid)
+training = HyperTraining(model, SPACE, *rest, response="structured", seed=0)
 tuned = training.fit(epochs=epochs, progress=True)
-constants = [(rate, dict.fromkeys(SPACE, rate)) for rate in (0.0, 0.5)]
-results = {f"dropout {p}": training.train(all_p, epochs * len(train)) for p, all_p in constants}
+results = {p: training.train(dict.fromkeys(SPACE, p), epochs * len(train)) for p in (0.0, 0.5)}
 results |= {"self-tuned": tuned, "its schedule replayed": training.replay(tuned)}
 for name, one in results.items():
     test_loss = valid_loss(one.model.eval(), (x[1200:], y[1200:])).item()
-    print(f"{name:22} validation loss {one.true_loss:.3f}, test loss {test_loss:.3f}")
-axes = (figure := Figure()).subplots(subplot_kw={"xlabel": "epoch", "ylabel": "dropout rate"})
-axes.plot(tuned.steps / len(train), list(zip(*tuned.schedule.values(), strict=True)))
-axes.legend(list(SPACE))
+    print(f"{name!s:22} validation loss {one.true_loss:.3f}, test loss {test_loss:.3f}")
+figure = Figure()
+axes = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "dropout rate"})
+for rates in tuned.schedule.values():
+    axes.plot(tuned.steps / len(train), rates)
+axes.legend(SPACE)
 Path("out").mkdir(exist_ok=True)
 figure.savefig("out/selftuning.png")

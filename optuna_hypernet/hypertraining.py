@@ -129,9 +129,9 @@ class HyperTraining:
         tuned.model, tuned.schedule
 
     There a name with a dot is the path of a dropout layer's rate. Others reach ``train_loss`` as
-    tensors ``(B, *shape)``, a row per example, and the loss is ``(B,)`` or a mean. The dimension
-    of examples must be kept all through the model, and come first except for an LSTM that has
-    them second.
+    tensors ``(B, *shape)``, a row per example, and the loss is ``(B,)`` or a mean. B is the length
+    of a batch's first tensor. The dimension of examples must be kept all through the model, and
+    come first, except in an LSTM that has it second.
 
     The four algorithms of Lorraine & Duvenaud have the same face: :meth:`fit` (joint, the one to
     use), :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`.
@@ -153,7 +153,7 @@ class HyperTraining:
             ``"mlp"`` for :meth:`fit_globally`; or a module that maps coordinates ``(k, D)`` to
             displacements ``(k, P)`` of the P trainable weights. Costs: see the classes in
             :mod:`optuna_hypernet.response.hypernetworks`. ``"structured"`` for gates on Linear,
-            Conv, Embedding, LSTM and normalisation layers, at about twice a plain step's cost.
+            Conv, Embedding, LSTM and normalisation layers; a step costs two to three plain ones.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
@@ -193,6 +193,8 @@ class HyperTraining:
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         check_count("seed", seed, 0)
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is {clip}, but it must be positive, or None for no clipping.")
         where = device_of(model) if device is None else torch.device(device)
         dtype = check_model(model)
         self.coordinates = coordinates = Coordinates(search_space, dtype, where)
@@ -499,7 +501,7 @@ class HyperTraining:
 def _only_structured(**arguments: Any) -> None:
     """Refuses arguments that mean nothing for other responses."""
     for name, value in arguments.items():
-        if value is not None and value != ():
+        if value not in (None, (), []):
             raise ValueError(
                 f'{name} is {value!r}, but it is for response="structured" alone. Leave it out.'
             )

@@ -62,7 +62,7 @@ class Structured:
     Args:
         model: Copied. In training mode; submodules in eval mode stay so.
         train_loss: ``(model, batch, hp) -> (B,)``, or a scalar that is their mean; ``hp`` maps
-            names to tensors ``(B, *shape)`` and has no paths.
+            names to tensors ``(B, *shape)``.
         valid_loss: ``(model, batch) -> scalar``.
         coordinates: The search space. A name with a dot is the path of a dropout layer's rate.
         seed: Of the new weights.
@@ -126,9 +126,8 @@ class Structured:
         """
         network = self.hypernetwork
         set_modes(network, self._modes)
-        read = {name: value for name, value in hp.items() if name not in network.dropouts}
         with network.at(z, hp):
-            losses = self._train_loss(network.model, batch, Recorded(read, self._read))
+            losses = self._train_loss(network.model, batch, Recorded(hp, self._read))
         if isinstance(losses, Tensor) and losses.shape in ((), (len(z),)):
             return losses.reshape(-1)
         raise ValueError(
@@ -157,7 +156,7 @@ class Structured:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                or uses ``model.parameters()``.
+                or uses ``model.parameters()``. A rate is read when its layer is called.
         """
         network = self.hypernetwork
         before = copy.deepcopy(network.state_dict())
