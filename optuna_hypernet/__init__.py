@@ -23,6 +23,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     acquisition    log expected improvement of the mixture of members
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
+    prediction     only with ``training=``: what it predicts, as one more column of the embedding
 
 numpy and scipy do all the work of such a suggestion; torch is never imported by it. Modules below
 ``sampler`` and ``history`` know nothing of Optuna beyond its distributions.
@@ -40,6 +41,10 @@ torch, which is imported when the name is asked for::
                      squared_norm
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
+
+``HypernetSampler(training=HyperTraining(...))`` is both at once. Before a suggestion φ learns on,
+all over the search space; the validation loss that it predicts is one more input of the surrogate,
+whose gates learn from the trials how far it can be trusted.
 """
 
 import importlib as _importlib

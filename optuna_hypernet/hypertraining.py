@@ -6,8 +6,10 @@ and MacKay et al. (2019), "Self-Tuning Networks".
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+import pickle
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -27,6 +29,7 @@ from torch import nn
 from tqdm import tqdm
 
 from optuna_hypernet.bilevel.loop import MakeOptimizer
+from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
@@ -196,6 +199,22 @@ class HyperTraining:
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}, but it must be positive, or None for no clipping.")
         where = device_of(model) if device is None else torch.device(device)
+        self._arguments: dict[str, Any] = {
+            "search_space": dict(search_space),
+            "train_loss": train_loss,
+            "valid_loss": valid_loss,
+            "train_data": train_data,
+            "valid_data": valid_data,
+            "response": response,
+            "elementary": elementary,
+            "augment": augment,
+            "device": where,
+            "seed": seed,
+            "start": start,
+            "optimizer": optimizer,
+            "hyper_optimizer": hyper_optimizer,
+            "clip": clip,
+        }
         dtype = check_model(model)
         self.coordinates = coordinates = Coordinates(search_space, dtype, where)
 
@@ -244,13 +263,28 @@ class HyperTraining:
         """λ̂ as it is now, in natural units."""
         return self.coordinates.decode(self._bilevel.z)
 
-    def predict(self, params: Params) -> float:
-        """Predicted validation loss L_V(w_φ(λ)), over all validation data.
+    @property
+    def search_space(self) -> dict[str, BaseDistribution | Shaped]:
+        """The search space as it was passed in."""
+        return dict(self._arguments["search_space"])
+
+    @property
+    def trained(self) -> int:
+        """Number of train steps so far."""
+        return self._bilevel.trained
+
+    def predict(self, params: Params, *, examples: int | None = None) -> float:
+        """Predicted validation loss L_V(w_φ(λ)).
+
+        Args:
+            params: Where.
+            examples: Ends after the first validation batches that hold so many examples, the
+                same for all ``params``; by default all validation data are used.
 
         Raises:
             ValueError: If ``params`` are not of the search space.
         """
-        return self._bilevel.evaluate(self.coordinates.encode(params))
+        return self._bilevel.evaluate(self.coordinates.encode(params), examples)
 
     def best_response(self, params: Params) -> nn.Module:
         """A plain model of the user's class with the weights w_φ(λ); a copy, on the device.
@@ -380,6 +414,21 @@ class HyperTraining:
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
         return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
 
+    def advance(self, steps: int, *, samples: int = 2) -> None:
+        """The first half of :meth:`fit_globally`: φ learns on, λ̂ stays, no model is finished.
+
+        It is what a :class:`~optuna_hypernet.HypernetSampler` asks for between trials.
+
+        Raises:
+            ValueError: If a number is not positive.
+            FloatingPointError: If a loss is not finite.
+        """
+        self._check_whole("advance")
+        for name, value in (("steps", steps), ("samples", samples)):
+            check_count(name, value, 1)
+        for _ in run(self._bilevel, Plan(Everywhere(), samples, steps, cycles=0, ratio=0)):
+            pass
+
     def cross_validate(
         self, candidates: int | Sequence[Params] = 10, steps: int = 1000, progress: bool = False
     ) -> Tuned:
@@ -453,6 +502,37 @@ class HyperTraining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state of a HyperTraining made from the same arguments."""
         self._bilevel.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, data among them, and the state.
+
+        Raises:
+            TypeError: If a function that was passed in cannot be pickled.
+        """
+        for name in ("train_loss", "valid_loss", "augment", "optimizer", "hyper_optimizer"):
+            try:
+                pickle.dumps(self._arguments[name])
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise TypeError(
+                    f"{name} cannot be pickled, so this HyperTraining cannot ({error}). Define it "
+                    "by def at the top of a module; or keep state_dict() instead, and load it "
+                    "into a HyperTraining made anew from the same arguments."
+                ) from error
+        return self._contents()
+
+    def __setstate__(self, contents: dict[str, Any]) -> None:
+        HyperTraining.__init__(self, **contents["arguments"])
+        self.load_state_dict(contents["state"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HyperTraining:
+        """A copy in memory needs no pickling: any function will do."""
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self._contents(), memo))
+        return copied
+
+    def _contents(self) -> dict[str, Any]:
+        arguments = {**self._arguments, "model": self._response.original()}
+        return {"arguments": arguments, "state": self.state_dict()}
 
     def _check_for(self, samples: int | None, entropy: float | None) -> None:
         """Refuses arguments of :meth:`fit` that mean nothing for this response."""

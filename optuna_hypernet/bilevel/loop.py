@@ -224,8 +224,11 @@ class Bilevel:
         self.validated += 1
         return float(loss.detach())
 
-    def evaluate(self, z: Tensor) -> float:
-        """Mean validation loss at ``(D,)`` over all validation data, batches weighed by size."""
+    def evaluate(self, z: Tensor, examples: int | None = None) -> float:
+        """Mean validation loss at ``(D,)``, batches weighed by size.
+
+        Over all validation data, or over the first batches that hold so many examples.
+        """
         total, count = 0.0, 0
         with torch.no_grad():
             for batch in self._valid.all():
@@ -233,6 +236,8 @@ class Bilevel:
                     loss = float(self._response.valid_loss(z, batch))
                 total += loss * n_rows(batch)
                 count += n_rows(batch)
+                if examples is not None and count >= examples:
+                    break
         return total / count
 
     def resize(self, train: float, valid: float) -> None:
