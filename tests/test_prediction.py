@@ -18,6 +18,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.samplers import PartialFixedSampler
 from optuna.trial import Trial
+from optuna.trial import TrialState
 from problems import assert_in_range
 from problems import params_of
 from torch import Tensor
@@ -297,9 +298,10 @@ def test_training_that_goes_astray_leaves_the_study_going(
 
 def test_threads_share_one_training(learnt: HyperTraining) -> None:
     study = optuna.create_study(sampler=HypernetSampler(seed=0, training=copy.deepcopy(learnt)))
-    study.optimize(quick, n_trials=8, n_jobs=4)
+    study.optimize(objective, n_trials=8, n_jobs=4)
 
-    assert len({repr(params) for params in params_of(study)}) == 8
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert_in_range(study.trials)
 
 
 def test_without_all_of_its_parameters_there_is_no_prediction(learnt: HyperTraining) -> None:
@@ -344,6 +346,14 @@ def test_ranges_that_differ(learnt: HyperTraining) -> None:
 
     with pytest.raises(ValueError, match=r"'decay_1' is .*low=0\.001.*low=0\.01"):
         study_of(HypernetSampler(training=copy.deepcopy(learnt)), 2, wider)
+
+
+def test_a_structured_response_is_refused() -> None:
+    """It learns around λ̂ alone, and would predict nothing elsewhere."""
+    made = training(response="structured")
+
+    with pytest.raises(ValueError, match="advance is not for a structured response"):
+        study_of(HypernetSampler(training=made), 1)
 
 
 def test_functions_that_cannot_be_pickled_are_named() -> None:

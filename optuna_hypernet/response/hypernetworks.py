@@ -141,7 +141,7 @@ def hypernetwork(
         return copy.deepcopy(response)
     if response not in _BY_NAME:
         raise ValueError(
-            f"response is {response!r}, but it must be one of {sorted(_BY_NAME)}, or a torch "
-            f"module that maps coordinates (k, {n_coordinates}) to weights (k, {n_weights})."
+            f"response is {response!r}, but it must be one of {[*_BY_NAME, 'structured']}, or a "
+            f"torch module that maps coordinates (k, {n_coordinates}) to weights (k, {n_weights})."
         )
     return _BY_NAME[response](n_coordinates, n_weights, seed)
