@@ -11,7 +11,6 @@ from differences import finite_differences
 from scipy.stats import multivariate_normal
 from scipy.stats import norm
 
-from optuna_hypernet.surrogate.evidence import around
 from optuna_hypernet.surrogate.evidence import cholesky
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
@@ -173,35 +172,3 @@ def test_cholesky_factor() -> None:
 def test_cholesky_of_what_has_none(matrix: Array) -> None:
     with pytest.raises(np.linalg.LinAlgError, match="3 trials not positive definite"):
         cholesky(matrix)
-
-
-def test_pair_around_a_fit_is_opposite_and_inside_the_bounds() -> None:
-    embedding, values = trials(30)
-    theta = fit(COLUMNS, embedding, values[None], FREE)[0]
-    one, other = around(COLUMNS, embedding, values, theta, FREE)
-    low, high = np.array(FREE).T
-
-    assert ((np.minimum(one, other) >= low) & (np.maximum(one, other) <= high)).all()
-    inside = (np.minimum(one, other) > low) & (np.maximum(one, other) < high)
-    assert inside.sum() > len(theta) / 2
-    np.testing.assert_allclose((one + other)[inside] / 2, theta[inside], atol=1e-9)
-
-
-def test_pair_around_a_fit_is_drawn_with_the_hessian_as_precision() -> None:
-    """Over many fits, a deviation's length in the metric of the Hessian is that of a normal draw.
-
-    The Hessian is that of the evidence's values, by second differences.
-    """
-    lengths = []
-    for n in range(20, 44):
-        embedding, values = trials(n)
-        theta = fit(COLUMNS, embedding, values[None], FREE)[0]
-        deviation = around(COLUMNS, embedding, values, theta, FREE)[0] - theta
-        below, at, above = (
-            log_evidence(theta + step * deviation, COLUMNS, embedding, values)[0]
-            for step in (-0.01, 0, 0.01)
-        )
-        lengths.append((2 * at - below - above) / 0.01**2)
-
-    # The mean of 24 chi-squared variables with D + 5 degrees of freedom, within 4 of its errors.
-    assert np.mean(lengths) == pytest.approx(D + N_SHARED, abs=4 * math.sqrt(2 * (D + 5) / 24))

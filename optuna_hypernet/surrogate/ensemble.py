@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from optuna_hypernet.surrogate import warp
-from optuna_hypernet.surrogate.evidence import around
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
@@ -28,8 +27,7 @@ _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05
 _LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
-_FEW_TRIALS = 40  # below which gates are averaged with even ones,
-_FEWEST_SURE = 60  # and below which with their spread
+_FEW_TRIALS = 40  # below which gates are averaged with even ones
 _KEPT_FITS = 8
 
 
@@ -101,43 +99,28 @@ class Ensemble:
 def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
     """Members for every output warp, weighed by how well they predict the order of the left out.
 
-    The order, because it means the same under every warp. Members of little weight are dropped:
-    they would cost as much as the others.
+    The order, because it means the same under every warp. While trials are few, gates that fit
+    them best need not be the right ones: each warp then has a second member whose gates are even.
+    Members of little weight are dropped: they would cost as much as the others.
 
     Args:
         columns: Of the embedding.
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` settled objective values.
     """
-    targets = np.stack([warp.warp(values, name) for name in warp.NAMES])
-    blocks = _candidates(columns, embedding, targets)
-    warps = [*warp.NAMES] * len(blocks)
-    theta, targets = np.concatenate(blocks), np.concatenate([targets] * len(blocks))
+    d = int(columns.owner[-1]) + 1
+    warps = list(warp.NAMES)
+    targets = np.stack([warp.warp(values, name) for name in warps])
+    theta = fit(columns, embedding, targets, free_gates(d))
+    if len(values) < _FEW_TRIALS:
+        theta = np.concatenate([theta, fit(columns, embedding, targets, even_gates(d))])
+        targets, warps = np.concatenate([targets, targets]), warps + warps
     left_out = Posterior(Hypernetwork(theta, columns), embedding, targets).left_out
     score = np.array([rank_correlation(mean, values) for mean in left_out])
     log_weights = (score - score.max()) / _TEMPERATURE
     kept = np.flatnonzero(log_weights >= math.log(_LEAST_WEIGHT))
     log_weights = log_weights[kept] - np.logaddexp.reduce(log_weights[kept])
     return Members([warps[k] for k in kept], theta[kept], log_weights)
-
-
-def _candidates(columns: Columns, embedding: Array, targets: Array) -> list[Array]:
-    """Blocks of ``theta (W, d + 5)``, a row per warp: of ``targets (W, n)``.
-
-    While trials are few, gates that fit them best need not be the right ones. So there are
-    members on either side of the fit, too, and, with even fewer, members whose gates are even.
-    """
-    n, d = len(embedding), int(columns.owner[-1]) + 1
-    bounds = free_gates(d)
-    fitted = fit(columns, embedding, targets, bounds)
-    blocks = [fitted]
-    if n < _FEWEST_SURE:
-        rows = zip(targets, fitted, strict=True)
-        pairs = [around(columns, embedding, values, theta, bounds) for values, theta in rows]
-        blocks += [*np.stack(pairs, 1)]
-    if n < _FEW_TRIALS:
-        blocks.append(fit(columns, embedding, targets, even_gates(d)))
-    return blocks
 
 
 def checkpoint(n: int) -> int:

@@ -7,7 +7,6 @@ dozen trials a trunk fitted by squared error does not learn which parameters mat
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,6 @@ _SHARED_SCALE = (1.0, 1.0, 1.0, 1.0, 2.0)
 _GATE_BOUNDS = (-6.0, 6.0)
 _SHARED_BOUNDS = ((-8.0, 6.0),) * 4 + ((-14.0, 1.0),)
 _ITERATIONS = 30
-_STEP = 1e-4  # of the differences that give the curvature
 
 
 def hyperprior(d: int) -> tuple[Array, Array]:
@@ -108,34 +106,6 @@ def fit(columns: Columns, embedding: Array, values: Array, bounds: Bounds) -> Ar
         for targets in values
     ]
     return np.array(members)
-
-
-def around(
-    columns: Columns, embedding: Array, values: Array, theta: Array, bounds: Bounds
-) -> Array:
-    """Members ``(2, d + 5)`` on opposite sides of a fitted one: draws of Laplace's approximation.
-
-    Evidence that is flat in a gate leaves it open, and one fitted value would hide that. So the
-    curvature at the fit, the Hessian of the log evidence by differences of its gradient, gives a
-    Gaussian (MacKay 1992, "Bayesian interpolation"), and an opposite pair of draws from it stands
-    for its spread.
-    """
-    scale = hyperprior(len(theta) - N_SHARED)[1]
-    slope = partial(_slope, columns, embedding, values)
-    at_fit = slope(theta)
-    hessian = np.stack(
-        [(at_fit - slope(row)) / _STEP for row in theta + _STEP * np.eye(len(theta))]
-    )
-    curvature, axes = np.linalg.eigh((hessian + hessian.T) / 2)
-    curvature = np.maximum(curvature, scale.max() ** -2)  # never less sure than the hyperprior
-    normal = np.random.default_rng(len(values)).normal(size=len(theta))
-    deviation = axes @ (normal / np.sqrt(curvature))
-    low, high = np.array(bounds).T
-    return np.clip(theta + np.outer([1, -1], deviation), low, high)
-
-
-def _slope(columns: Columns, embedding: Array, values: Array, theta: Array) -> Array:
-    return log_evidence(theta, columns, embedding, values)[1]
 
 
 def cholesky(matrix: Array) -> Array:
