@@ -91,7 +91,10 @@ class LowRank(nn.Module):
 
 
 class MLP(nn.Module):
-    """δ(z) = b + U tanh(V z + c): bends enough to hold the best response over a whole range.
+    """δ(z) = b + U tanh(V z + c) / hidden: bends enough to hold the best response over a range.
+
+    The mean over the units, not their sum: Adam moves each column of U by one step size, and all
+    together would move the weights by ``hidden`` of them.
 
     Memory: P (hidden + 1) + hidden (D + 1) numbers, and an optimizer's multiple of it. Time of a
     step: 2 k hidden (P + D) multiplications, beside k passes of the model, plus the optimizer's.
@@ -109,8 +112,8 @@ class MLP(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
-        units = torch.tanh(torch.addmm(self.shift, z, self.down.T))
-        return torch.addmm(self.offset, units, self.up.T)
+        units = torch.tanh(torch.addmm(self.shift, z, self.down.T))  # (k, hidden)
+        return torch.addmm(self.offset, units / len(self.shift), self.up.T)
 
 
 def _zeros(*shape: int) -> Tensor:
