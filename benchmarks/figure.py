@@ -12,6 +12,7 @@ from benchmarks import pick
 OUT = Path("out") / "figures"
 FIGURES = {  # name -> module:function, imported when asked for, called with the number of seeds
     "hypertraining-2": "benchmarks.hypertraining.one_penalty:everywhere",
+    "hypertraining-3": "benchmarks.hypertraining.surfaces:toy",
     "hypertraining-4": "benchmarks.hypertraining.one_penalty:around",
     "hypertraining-6": "benchmarks.hypertraining.ten_penalties:prediction",
 }

@@ -28,6 +28,7 @@ from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam
+from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.bilevel.runs import Options
 from optuna_hypernet.bilevel.runs import carry_out
 from optuna_hypernet.bilevel.tuned import Point
@@ -36,6 +37,7 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.hypernetworks import hypernetwork
 from optuna_hypernet.response.weights import TrainLoss
@@ -87,14 +89,16 @@ class HyperTraining:
         train_data: Batches, iterated over many times: a loader, or a list.
         valid_data: Likewise, and other data.
         response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
-            ``"mlp"`` for :meth:`fit_globally`; or a module that maps coordinates ``(k, D)`` to
-            displacements ``(k, P)`` of the P trainable weights. Costs: see the classes in
-            :mod:`optuna_hypernet.response.hypernetworks`.
+            ``"diagonal"`` for up to one per weight, each named after the weight it acts on and of
+            a shape that broadcasts to it, ``"mlp"`` for :meth:`fit_globally`; or a module that
+            maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
+            Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
         device: ``"cpu"``, ``"cuda"``, ...; by default where the model is.
         seed: Non-negative int, or None for fresh randomness.
         start: Params where λ̂ starts; by default the middle of every range.
         optimizer: Makes the optimizer of φ from its parameters; Adam with 0.005 by default.
-        hyper_optimizer: Makes that of λ̂'s coordinates.
+        hyper_optimizer: Makes that of λ̂'s coordinates. By default Adam, whose step is 0.03
+            standard deviations long, or 0.003 along each coordinate if ``"diagonal"``.
 
     Raises:
         TypeError: If an argument is of the wrong type, or data can be iterated over only once.
@@ -115,16 +119,21 @@ class HyperTraining:
         seed: int | None = None,
         start: Params | None = None,
         optimizer: MakeOptimizer = adam,
-        hyper_optimizer: MakeOptimizer = hyper_adam,
+        hyper_optimizer: MakeOptimizer | None = None,
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         check_count("seed", seed, 0)
         where = device_of(model) if device is None else torch.device(device)
         self._response = Weights(model, train_loss, valid_loss, where)
         self.coordinates = Coordinates(search_space, self._response.dtype, where)
-        self._response.hypernetwork = hypernetwork(
-            response, self.coordinates.D, self._response.n_weights, generator(seed)
-        ).to(where, self._response.dtype)
+        sizes = (self.coordinates.D, self._response.n_weights)
+        if response == "diagonal":
+            made: nn.Module = Diagonal(self._response.owners(self.coordinates.shapes), sizes[0])
+            hyper_optimizer = hyper_optimizer or hyper_adam_each
+        else:
+            made = hypernetwork(response, *sizes, generator(seed))
+            hyper_optimizer = hyper_optimizer or hyper_adam
+        self._response.hypernetwork = made.to(where, self._response.dtype)
         losses, data = (train_loss, valid_loss), (train_data, valid_data)
         self._problem = Problem(
             self.coordinates, *losses, *data, optimizer, hyper_optimizer, where, seed

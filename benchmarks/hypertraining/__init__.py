@@ -4,6 +4,7 @@ Hypernetworks", built again on the same data through the public face of HyperTra
     data.py           MNIST, or scikit-learn's digits, in three parts
     norm_penalty.py   best responses of linear models under a norm penalty, exact
     one_penalty.py    figures 2 and 4: one penalty, everywhere and around λ̂
+    surfaces.py       figure 3: one weight, drawn
     ten_penalties.py  figure 6: ten penalties, predicted against true losses
 
 The paper's text and its released code disagree. We take from the code what makes the surfaces
