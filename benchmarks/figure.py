@@ -14,7 +14,9 @@ FIGURES = {  # name -> module:function, imported when asked for, called with the
     "hypertraining-2": "benchmarks.hypertraining.one_penalty:everywhere",
     "hypertraining-3": "benchmarks.hypertraining.surfaces:toy",
     "hypertraining-4": "benchmarks.hypertraining.one_penalty:around",
+    "hypertraining-5": "benchmarks.hypertraining.many_decays:decays",
     "hypertraining-6": "benchmarks.hypertraining.ten_penalties:prediction",
+    "hypertraining-7": "benchmarks.hypertraining.budgets:budgets",
 }
 
 

@@ -29,6 +29,7 @@ from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.bilevel.problem import hyper_adam_each
+from optuna_hypernet.bilevel.runs import TIE
 from optuna_hypernet.bilevel.runs import Options
 from optuna_hypernet.bilevel.runs import carry_out
 from optuna_hypernet.bilevel.tuned import Point
@@ -191,8 +192,8 @@ class HyperTraining:
             ratio: Train steps per valid step.
             warm_up: Train steps before λ̂ moves; a third of ``steps`` by default.
             patience: Ends the run after that many evaluations (of 50) without progress.
-            finish: Steps of ordinary training at the reached λ̂ that the model gets in the end;
-                a fifth of ``steps`` by default.
+            finish: Steps of ordinary training at the reached λ̂ that the model gets in the end,
+                unless they leave it worse; a fifth of ``steps`` by default.
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
                 from there, bit by bit as if it had not been interrupted.
             progress: Whether to show a progress bar.
@@ -305,5 +306,7 @@ class HyperTraining:
         model = self._response.export(record.best_z)
         model.load_state_dict(record.best_model)
         trained = self._problem.train(model, record.best_z, finish)
+        if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
+            trained = self._problem.train(model, record.best_z, 0)
         path = [Point(done, self.coordinates.decode(z), loss) for done, z, loss in record.path]
         return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)

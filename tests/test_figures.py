@@ -3,21 +3,33 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from optuna.distributions import FloatDistribution
 from scipy import stats
 
 
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 pytest.importorskip("matplotlib", reason="pip install matplotlib")
 
+from benchmarks.hypertraining import budgets
+from benchmarks.hypertraining import contenders
 from benchmarks.hypertraining import data
+from benchmarks.hypertraining import many_decays
 from benchmarks.hypertraining import one_penalty
+from benchmarks.hypertraining import surfaces
 from benchmarks.hypertraining import ten_penalties
 from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
+from optuna_hypernet import Shaped
+from optuna_hypernet.bilevel.plans import At
+from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.problem import Problem
+from optuna_hypernet.coordinates import Coordinates
 
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +88,84 @@ def test_figure_6_orders_losses_that_nobody_showed_it() -> None:
     assert ranks["stochastic hypernetwork"] > 0.8
     assert ranks["stochastic hypernetwork"] > ranks["GP on 25"]
     assert ten_penalties.plot(found).count("<svg") == 1
+
+
+def test_figure_3_learns_the_tangent() -> None:
+    one = surfaces.learn(0, 1500, 0.1)
+    assert one.slope == pytest.approx(-1, abs=0.05)
+    assert one.lowest == pytest.approx(-surfaces.TARGET, abs=0.05)
+    assert surfaces.plot(one).startswith("<svg")
+
+
+@pytest.mark.parametrize("name", ["implicit", "unrolled"])
+def test_contenders_of_figure_5_have_the_gradient_of_ridge(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of plain gradient descent on λ, against dL_V(w*(λ))/dλ in closed form."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 3, generator=rng), torch.randn(20, 1, generator=rng)
+    x_valid, y_valid = torch.randn(20, 3, generator=rng), torch.randn(20, 1, generator=rng)
+    space = {"weight": Shaped(FloatDistribution(0.1, 10.0, log=True), (1, 3))}
+    coordinates = Coordinates(space, torch.float32)
+
+    def weights(z: torch.Tensor) -> torch.Tensor:
+        decay = torch.diag(coordinates.natural(z)["weight"][0])
+        return torch.linalg.solve(x.T @ x / 20 + decay, x.T @ y / 20)[:, 0]
+
+    def squared(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def loss(model: torch.nn.Module, batch: Any, hp: Any) -> torch.Tensor:
+        return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
+
+    z = torch.zeros(3)
+    exact = torch.autograd.functional.jacobian(
+        lambda z: (x_valid @ weights(z)[:, None] - y_valid).square().mean(), z
+    )
+    model = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(weights(z)[None])  # converged: truncation and warm-up add nothing
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            seen.append(self.param_groups[0]["params"][0].grad.clone())
+
+    monkeypatch.setattr(contenders, "UNROLLED", 300)
+    monkeypatch.setattr(contenders, "TERMS", 300)
+    data_of = [(x, y)], [(x_valid, y_valid)]
+    optimizers = partial(torch.optim.SGD, lr=0.0), partial(Watched, lr=0.0)
+    settings = (coordinates, loss, squared, *data_of, *optimizers, torch.device("cpu"), 0)
+    for _ in contenders.CONTENDERS[name](Problem(*settings), model, z, Plan(At(), 1, 0, 1, 1)):
+        pass
+    torch.testing.assert_close(seen[0], exact, rtol=2e-2, atol=1e-4)
+
+
+def test_figure_5_in_small() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 800, 0), (), 0)
+    curve = problem.race("hypernetwork", 300)
+    assert (np.diff(curve.seconds) > 0).all()
+    assert curve.valid.min() < curve.valid[0]
+    assert curve.chosen[0] == curve.valid.min()
+    assert curve.reaches(curve.valid.min()) <= curve.seconds[-1]
+    assert curve.reaches(0.0) == np.inf
+    assert many_decays.plot({"64-10": {"hypernetwork": curve}}).startswith("<svg")
+
+
+def test_a_run_from_the_best_single_decay_does_not_end_worse() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 800, 0), (), 0)
+    decay, valid, _ = problem.one_decay(300)
+    assert any(decay == pytest.approx(one) for one in many_decays.GRID)
+    assert problem.tuned_from(decay, 300)[0] <= 1.005 * valid
+
+
+def test_figure_7_in_small() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 300, 0), (), 0)
+    problem.space = {"0.weight": Shaped(many_decays.DECAY, (10, 1))}
+    rows = budgets.compare(problem, 60)
+    assert rows.keys() == budgets.COLOURS.keys()
+    for path in rows.values():
+        assert [row[1] for row in path] == sorted((row[1] for row in path), reverse=True)
 
 
 def test_an_unknown_figure_is_one_line() -> None:

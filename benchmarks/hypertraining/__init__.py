@@ -5,7 +5,10 @@ Hypernetworks", built again on the same data through the public face of HyperTra
     norm_penalty.py   best responses of linear models under a norm penalty, exact
     one_penalty.py    figures 2 and 4: one penalty, everywhere and around λ̂
     surfaces.py       figure 3: one weight, drawn
+    many_decays.py    figure 5: one decay per weight
+    contenders.py     the same by unrolled and by implicit differentiation
     ten_penalties.py  figure 6: ten penalties, predicted against true losses
+    budgets.py        figure 7: ten and 7,850 decays against trials
 
 The paper's text and its released code disagree. We take from the code what makes the surfaces
 what the figures show: squared error as a Gaussian's negative log likelihood of deviation 0.1, and

@@ -72,7 +72,7 @@ def learn(seed: int, steps: int, scale: float) -> Tangent:
     )
     training.fit(steps, scale=scale, patience=steps, finish=0)
     grid = np.linspace(-1, 1, 201)
-    return Tangent(grid, np.array([float(training.best_response({"x": x}).w) for x in grid]))
+    return Tangent(grid, np.array([training.best_response({"x": x}).w.item() for x in grid]))
 
 
 def toy(seeds: int, steps: int = 2000) -> str:
