@@ -26,11 +26,16 @@ from benchmarks.hypertraining.contenders import CONTENDERS
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.hypernetworks import Constant
+from optuna_hypernet.response.hypernetworks import Diagonal
+from optuna_hypernet.response.weights import Weights
 
 
 DECAY = FloatDistribution(1e-7, 1e-2, log=True)
@@ -105,6 +110,13 @@ class ManyDecays:
         self.space = {name: Shaped(DECAY, tuple(weight.shape)) for name, weight in named}
         self.data = data.batches(split.train, BATCH), data.batches(split.valid, 1000)
 
+    @property
+    def problem(self) -> Problem:
+        """What the contenders share."""
+        coordinates = Coordinates(self.space, torch.float32)
+        settings = (adam, hyper_adam_each, torch.device("cpu"), self.seed)
+        return Problem(coordinates, train_loss, valid_loss, *self.data, *settings)
+
     def losses(self, model: nn.Module) -> tuple[float, float]:
         """Over all validation and all test data."""
         with torch.no_grad():
@@ -140,12 +152,9 @@ class ManyDecays:
 
     def race(self, name: str, steps: int) -> Curve:
         """One contender from the middle of all ranges."""
-        coordinates = Coordinates(self.space, torch.float32)
-        device = torch.device("cpu")
-        settings = (adam, hyper_adam_each, device, self.seed)
-        problem = Problem(coordinates, train_loss, valid_loss, *self.data, *settings)
         plan = joint(Around(0.1), 2, steps, 2, None)
-        ticks = CONTENDERS[name](problem, self.model, torch.zeros(coordinates.D), plan)
+        middle = torch.zeros(self.problem.coordinates.D)
+        ticks = CONTENDERS[name](self.problem, self.model, middle, plan)
         clock, since, readings = 0.0, time.perf_counter(), []
         for tick, model in enumerate(ticks, 1):
             if tick % max(plan.ticks // READINGS, 1) and tick != plan.ticks:
@@ -156,18 +165,32 @@ class ManyDecays:
         return Curve(*np.array(readings).T)
 
 
-def step_cost(problem: ManyDecays, steps: int = 200) -> float:
-    """Seconds of a train step of φ over those of a plain one, in the same loop at batch 128."""
-    decays = {name: np.full(entry.shape, 1e-5) for name, entry in problem.space.items()}
-    training = problem.training()
-    seconds = []
-    for go in (lambda n: training.train(decays, n), lambda n: training.fit(n, warm_up=n - 2)):
-        start = time.perf_counter()
-        go(20)
-        short = time.perf_counter()
-        go(20 + steps)
-        seconds.append((time.perf_counter() - short) - (short - start))
-    return seconds[1] / seconds[0]
+def step_cost(problem: ManyDecays, steps: int = 100) -> float:
+    """Median time of a train step of φ over that of a plain one, in the same loop and turn about.
+
+    The plain one is ordinary training: one λ, and a response that does not depend on it.
+    """
+    fixed = problem.problem
+    start = torch.zeros(fixed.coordinates.D)
+    loops = []
+    for diagonal in (False, True):
+        response = Weights(problem.model, train_loss, valid_loss, fixed.device)
+        response.hypernetwork = (
+            Diagonal(response.owners(fixed.coordinates.shapes), len(start))
+            if diagonal
+            else Constant(len(start), response.n_weights, generator(0))
+        )
+        loops.append(fixed.bilevel(response, start))
+    seconds = np.empty((steps, 2))
+    for step in seconds:
+        for at, (loop, density, samples) in enumerate(
+            zip(loops, (At(), Around(0.1)), (1, 2), strict=True)
+        ):
+            since = time.perf_counter()
+            loop.train_step(density, samples)
+            step[at] = time.perf_counter() - since
+    plain, tuned = np.median(seconds[steps // 10 :], axis=0)
+    return float(tuned / plain)
 
 
 def decays(seeds: int, steps: int = 1000) -> str:
