@@ -62,7 +62,8 @@ def suggest(trial: optuna.Trial, name: str, shape: tuple[int, ...]) -> np.ndarra
 def budgets(seeds: int, steps: int = 3000) -> str:
     """Figure 7."""
     print("Figure 7: decays of a linear model on 1,000 + 1,000 images of MNIST, squared error")
-    print("\\nseed   decays   method          trials   seconds     valid      test")
+    print("\nseed   decays   method          trials   seconds     valid      test")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[int, dict[str, list[Row]]] = {}
     for seed in range(seeds):
         for each in (False, True):

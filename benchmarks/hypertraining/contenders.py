@@ -6,6 +6,7 @@ with one optimizer and one schedule. They differ in where the gradient of λ com
 * hypernetwork: HyperTraining's bilevel loop with the diagonal response.
 * unrolled: reverse mode through the last ten steps of training, which have to be differentiable:
   momentum, where the others have Adam (truncated; Maclaurin et al. 2015, Franceschi et al. 2017).
+  Its step size is one for all nets, not tuned to each: on deep ones it lags for that reason too.
 * implicit: five Neumann terms of the inverse Hessian (Lorraine, Vicol & Duvenaud 2020).
 
 A generator yields, after every tick of the plan, a function that gives the model as it is then.
