@@ -3,6 +3,7 @@
     python -m benchmarks run --suite tables --samplers hypernet,tpe,gp,random --seeds 10
     python -m benchmarks report --storage sqlite:///benchmarks.db --out report.html
     python -m benchmarks optima
+    python -m benchmarks training-study
     python -m benchmarks figure hypertraining-2
     python -m benchmarks.suggestion_time
 
@@ -25,6 +26,7 @@ Map, from what is measured to what is shown:
     statistics.py       geometric means, ranks, Wilcoxon-Holm, bootstrap
     figures.py          arrays -> SVG
     report.py           `report`: the printed table and the HTML page
+    training_study.py   `training-study`: a network's regularisation, told the model or not
     figure.py           `figure`: a figure of a paper, built again
     hypertraining/      those of Lorraine & Duvenaud (2018)
     suggestion_time.py  seconds per suggestion against finished trials

@@ -13,6 +13,7 @@ COMMANDS = {  # command -> its module, imported in `main`: worker processes need
     "run": "benchmarks.runner",
     "report": "benchmarks.report",
     "optima": "benchmarks.optima",
+    "training-study": "benchmarks.training_study",
     "figure": "benchmarks.figure",
 }
 

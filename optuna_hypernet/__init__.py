@@ -23,6 +23,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     acquisition    log expected improvement of the mixture of members
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
+    prediction     only with ``training=``: what it predicts, as one more column of the embedding
 
 numpy and scipy do all the work of such a suggestion; torch is never imported by it. Modules below
 ``sampler`` and ``history`` know nothing of Optuna beyond its distributions.
@@ -33,9 +34,17 @@ torch, which is imported when the name is asked for::
     hypertraining  HyperTraining: a user's own model tuned through w_φ(λ)
     coordinates    hyperparameters as unconstrained, standardised coordinates; Shaped
     bilevel/       the loop (train step, valid step), plans (the algorithms), runs (early stop,
-                   checkpoints), batches, problem, tuned
-    response/      λ → the user's weights: hypernetworks, and weights in the user's model
+                   checkpoints), reports (to a trial), batches, problem, tuned
+    response/      λ → the user's weights
+      weights        all of them at once, as one vector that hypernetworks gives
+      structured     the user's own layers with gates, an own λ for every example; layers,
+                     squared_norm
+      models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
+
+``HypernetSampler(training=HyperTraining(...))`` is both at once. Before a suggestion φ learns on,
+all over the search space; the validation loss that it predicts is one more input of the surrogate,
+whose gates learn from the trials how far it can be trusted.
 """
 
 import importlib as _importlib
@@ -48,10 +57,15 @@ from optuna_hypernet.version import __version__
 if _typing.TYPE_CHECKING:
     from optuna_hypernet.coordinates import Shaped
     from optuna_hypernet.hypertraining import HyperTraining
+    from optuna_hypernet.response.layers import squared_norm
 
-__all__ = ["HyperTraining", "HypernetSampler", "Shaped", "__version__"]
+__all__ = ["HyperTraining", "HypernetSampler", "Shaped", "__version__", "squared_norm"]
 
-_NEED_TORCH = {"HyperTraining": "hypertraining", "Shaped": "coordinates"}
+_NEED_TORCH = {
+    "HyperTraining": "hypertraining",
+    "Shaped": "coordinates",
+    "squared_norm": "response.layers",
+}
 
 
 def __getattr__(name: str) -> _typing.Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 from scipy.special import erfcx
@@ -10,8 +11,8 @@ from scipy.special import log_ndtr
 from scipy.special import ndtr
 
 from optuna_hypernet.space import Array
+from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
-from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
@@ -57,6 +58,19 @@ def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
     return top + np.log(total), shares / total
 
 
+class Acquisition(Protocol):
+    """What a suggestion maximises, as a function of rows."""
+
+    def calibrate(self, rows: Array, active: Mask) -> Array:
+        """Fixes the scale by ``rows (n, d)``; returns the values ``(n,)`` there."""
+
+    def value(self, rows: Array, active: Mask) -> Array:
+        """``(n,)`` at ``rows (n, d)``."""
+
+    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        """``(n,)`` at ``rows (n, d)``, and its gradient ``(n, d)``."""
+
+
 class ExpectedImprovement:
     """Log EI of a mixture of members, as a function of rows.
 
@@ -65,13 +79,13 @@ class ExpectedImprovement:
     anywhere on the screen.
 
     Args:
-        space: Embeds the rows.
+        inputs: Embeds the rows.
         posterior: Of ``M`` members.
         log_weights: ``(M,)``.
     """
 
-    def __init__(self, space: SearchSpace, posterior: Posterior, log_weights: Array) -> None:
-        self._space = space
+    def __init__(self, inputs: Embedding, posterior: Posterior, log_weights: Array) -> None:
+        self._inputs = inputs
         self._posterior = posterior
         self._best = posterior.best[:, None]
         self._log_weights = log_weights
@@ -92,11 +106,12 @@ class ExpectedImprovement:
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
-        mean, std, pull = self._posterior.predict_and_pull(self._space.embed(rows, active))
+        mean, std, pull = self._posterior.predict_and_pull(self._inputs.embed(rows, active))
         members, by_mean, by_std = log_expected_improvement(mean, std, self._best)
         value, shares = mixture(members, self._log_weights)
-        return value, self._space.pull(pull(shares * by_mean, shares * by_std), active)
+        by_embedding = pull(shares * by_mean, shares * by_std)
+        return value, self._inputs.pull(by_embedding, rows, active)
 
     def _members(self, rows: Array, active: Mask) -> Array:
-        mean, std = self._posterior.predict(self._space.embed(rows, active))
+        mean, std = self._posterior.predict(self._inputs.embed(rows, active))
         return log_expected_improvement(mean, std, self._best)[0]

@@ -165,7 +165,11 @@ class Coordinates:
         exact = z.detach().to("cpu", torch.float64)
         value, axes = self._exact.natural(exact), self._exact
         ends = (exact.abs() > _NEARLY) | (value <= axes.low) | (value >= axes.high)
-        return [name for name, end in self._by_name(ends).items() if bool(end.any())]
+        return self.names_where(ends)
+
+    def names_where(self, which: Tensor) -> list[str]:
+        """Names of the hyperparameters of which a number is marked in ``which (D,)``."""
+        return [name for name, marked in self._by_name(which).items() if bool(marked.any())]
 
     def _by_name(self, values: Tensor) -> dict[str, Tensor]:
         parts = torch.split(values, self._sizes, -1)

@@ -1,23 +1,35 @@
 """HyperTraining: the door to ``bilevel`` and ``response``, which hold the mathematics.
 
-After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization through Hypernetworks".
+After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization through Hypernetworks",
+and MacKay et al. (2019), "Self-Tuning Networks".
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
+import pickle
+import warnings
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from typing import Any
+from typing import Literal
 
 import torch
 from optuna.distributions import BaseDistribution
+from torch import Tensor
 from torch import nn
 from tqdm import tqdm
 
 from optuna_hypernet.bilevel.loop import MakeOptimizer
+from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
@@ -29,6 +41,9 @@ from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.bilevel.problem import hyper_adam_each
+from optuna_hypernet.bilevel.reports import Trial
+from optuna_hypernet.bilevel.reports import Watch
+from optuna_hypernet.bilevel.reports import store
 from optuna_hypernet.bilevel.runs import TIE
 from optuna_hypernet.bilevel.runs import Options
 from optuna_hypernet.bilevel.runs import carry_out
@@ -38,16 +53,43 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.hypernetworks import Constant
 from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.hypernetworks import hypernetwork
-from optuna_hypernet.response.weights import TrainLoss
-from optuna_hypernet.response.weights import ValidLoss
+from optuna_hypernet.response.losses import Augment
+from optuna_hypernet.response.losses import TrainLoss
+from optuna_hypernet.response.losses import ValidLoss
+from optuna_hypernet.response.losses import augmented
+from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import device_of
+from optuna_hypernet.response.structured import EVERYTHING
+from optuna_hypernet.response.structured import Structured
 from optuna_hypernet.response.weights import Weights
-from optuna_hypernet.response.weights import device_of
 
 
 _PROBE = 1.5  # standard deviations on either side, for the first look at the training loss
+_EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """What is done by default, by the kind of response; see :meth:`HyperTraining.fit`."""
+
+    hyper_optimizer: MakeOptimizer
+    samples: int | None
+    scale: float
+    entropy: float | None
+    warm_up: Fraction  # of the train steps
+    finish: Fraction
+
+
+_WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
+_DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
+_STRUCTURED = _Manner(
+    partial(hyper_adam, length=0.07), None, 0.5, 1e-3, Fraction(1, 10), Fraction(0)
+)
 
 
 class HyperTraining:
@@ -74,17 +116,42 @@ class HyperTraining:
     penalties, noise, augmentation, weights of examples or classes. The optimizer's own settings
     (learning rate) and the architecture are for the outer study.
 
-    The four algorithms of the paper have the same face: :meth:`fit` (joint, the one to use),
-    :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`. Calling
-    one after another goes on from the φ and λ̂ there are. Nothing that is passed in is changed,
-    and neither are torch's global generators, threads or default dtype.
+    ``response="structured"`` tunes the model *while* it trains (Self-Tuning Networks): the model's
+    own layers respond to λ, every example of a batch has a λ of its own, and the result is a
+    schedule of hyperparameters and the model that it trained::
+
+        training = HyperTraining(
+            Sequential(Linear(64, 200), ReLU(), Dropout(), Linear(200, 10)),
+            {"2.p": FloatDistribution(0.0, 0.9), "decay": FloatDistribution(1e-6, 1e-2, log=True)},
+            train_loss=lambda model, batch, hp: (
+                cross_entropy(model(batch[0]), batch[1], reduction="none")
+                + hp["decay"] * squared_norm(model)
+            ),
+            valid_loss=lambda model, batch: cross_entropy(model(batch[0]), batch[1]),
+            train_data=train_loader,
+            valid_data=valid_loader,
+            response="structured",
+        )
+        tuned = training.fit(epochs=100)
+        tuned.model, tuned.schedule
+
+    There a name with a dot is the path of a dropout layer's rate. Others reach ``train_loss`` as
+    tensors ``(B, *shape)``, a row per example, and the loss is ``(B,)`` or a mean. B is the length
+    of a batch's first tensor. The dimension of examples must be kept all through the model, and
+    come first, except in an LSTM that has it second.
+
+    The four algorithms of Lorraine & Duvenaud have the same face: :meth:`fit` (joint, the one to
+    use), :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`.
+    Calling one after another goes on from the φ and λ̂ there are. Nothing that is passed in is
+    changed, and neither are torch's global generators, threads or default dtype.
 
     Args:
         model: Any module in training mode, except one with running statistics; copied.
         search_space: Float and int distributions of Optuna by name. A tensor-valued
             hyperparameter is one entry, ``Shaped(distribution, shape)``.
         train_loss: ``(model, batch, hp) -> scalar``, where ``hp`` maps names to tensors in
-            natural units, of the entry's shape, on the device.
+            natural units, of the entry's shape, on the device. For a structured response see
+            above.
         valid_loss: ``(model, batch) -> scalar``, a mean over the batch; it never sees λ. The
             model is in eval mode.
         train_data: Batches, iterated over many times: a loader, or a list.
@@ -94,12 +161,21 @@ class HyperTraining:
             a shape that broadcasts to it, ``"mlp"`` for :meth:`fit_globally`; or a module that
             maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
+            ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
+            a step costs two to three plain ones.
+        elementary: Paths of modules that a structured response trains, but leaves without gates:
+            those of which it says that they cannot respond.
+        augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
         device: ``"cpu"``, ``"cuda"``, ...; by default where the model is.
         seed: Non-negative int, or None for fresh randomness.
         start: Params where λ̂ starts; by default the middle of every range.
-        optimizer: Makes the optimizer of φ from its parameters; Adam with 0.005 by default.
-        hyper_optimizer: Makes that of λ̂'s coordinates. By default Adam, whose step is 0.03
-            standard deviations long, or 0.003 along each coordinate if ``"diagonal"``.
+        optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
+            structured response elementary and response weights get one each.
+        hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
+            default Adam with steps of 0.03 standard deviations in all, 0.07 if structured, or
+            0.003 along each coordinate if ``"diagonal"``.
+        clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
+            response elementary and response weights count apart.
 
     Raises:
         TypeError: If an argument is of the wrong type, or data can be iterated over only once.
@@ -115,51 +191,110 @@ class HyperTraining:
         train_data: Iterable[Any],
         valid_data: Iterable[Any],
         *,
-        response: Name | nn.Module = "low-rank",
+        response: Name | Literal["structured"] | nn.Module = "low-rank",
+        elementary: Sequence[str] = (),
+        augment: Augment | None = None,
         device: torch.device | str | None = None,
         seed: int | None = None,
         start: Params | None = None,
         optimizer: MakeOptimizer = adam,
         hyper_optimizer: MakeOptimizer | None = None,
+        clip: float | None = None,
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         check_count("seed", seed, 0)
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is {clip}, but it must be positive, or None for no clipping.")
         where = device_of(model) if device is None else torch.device(device)
-        self._response = Weights(model, train_loss, valid_loss, where)
-        self.coordinates = Coordinates(search_space, self._response.dtype, where)
-        sizes = (self.coordinates.D, self._response.n_weights)
-        if response == "diagonal":
-            made: nn.Module = Diagonal(self._response.owners(self.coordinates.shapes), sizes[0])
-            hyper_optimizer = hyper_optimizer or hyper_adam_each
+        self._arguments: dict[str, Any] = {
+            "search_space": dict(search_space),
+            "train_loss": train_loss,
+            "valid_loss": valid_loss,
+            "train_data": train_data,
+            "valid_data": valid_data,
+            "response": response,
+            "elementary": elementary,
+            "augment": augment,
+            "device": where,
+            "seed": seed,
+            "start": start,
+            "optimizer": optimizer,
+            "hyper_optimizer": hyper_optimizer,
+            "clip": clip,
+        }
+        dtype = check_model(model)
+        self.coordinates = coordinates = Coordinates(search_space, dtype, where)
+
+        def structured(model: nn.Module, elementary: Sequence[str]) -> Structured:
+            loss = train_loss if augment is None else augmented(train_loss, augment, where)
+            return Structured(model, loss, valid_loss, coordinates, where, seed, elementary)
+
+        def weights(model: nn.Module, kind: Name | nn.Module | None) -> Weights:
+            made = Weights(model, train_loss, valid_loss, where)
+            sizes = (coordinates.D, made.n_weights, generator(seed))
+            if kind == "diagonal":
+                network: nn.Module = Diagonal(made.owners(coordinates.shapes), coordinates.D)
+            else:
+                network = Constant(*sizes) if kind is None else hypernetwork(kind, *sizes)
+            made.hypernetwork = network.to(where, dtype)
+            return made
+
+        self._response: Structured | Weights
+        ordinary: Callable[[nn.Module], Structured | Weights]
+        if response == "structured":
+            self._manner = _STRUCTURED
+            self._response = structured(model, elementary)
+            ordinary = partial(structured, elementary=EVERYTHING)
         else:
-            made = hypernetwork(response, *sizes, generator(seed))
-            hyper_optimizer = hyper_optimizer or hyper_adam
-        self._response.hypernetwork = made.to(where, self._response.dtype)
-        losses, data = (train_loss, valid_loss), (train_data, valid_data)
-        self._problem = Problem(
-            self.coordinates, *losses, *data, optimizer, hyper_optimizer, where, seed
-        )
-        middle = torch.zeros(self.coordinates.D).to(where, self._response.dtype)
-        z = middle if start is None else self.coordinates.encode(start)
+            _only_structured(elementary=elementary, augment=augment)
+            self._manner = _DIAGONAL if response == "diagonal" else _WEIGHTS
+            self._response = weights(model, response)
+            ordinary = partial(weights, kind=None)
+        hyper_optimizer = hyper_optimizer or self._manner.hyper_optimizer
+        data, optimizers = (train_data, valid_data), (optimizer, hyper_optimizer)
+        self._problem = Problem(coordinates, *data, *optimizers, where, seed, ordinary, clip)
+        middle = torch.zeros(coordinates.D).to(where, dtype)
+        z = middle if start is None else coordinates.encode(start)
         self._bilevel = self._problem.bilevel(self._response, z)
-        # Mistakes in the losses are named now, not after a while.
-        hps = [self.coordinates.natural(middle + apart) for apart in (-_PROBE, _PROBE)]
+        self._look(middle)
+
+    def _look(self, middle: Tensor) -> None:
+        """Takes both losses once: mistakes in them are named now, not after a while."""
         batch = next(self._problem.train_batches().all())
-        self._response.probe(hps, batch, seed)
-        self._bilevel.evaluate(z)
+        ends = [middle + apart for apart in (-_PROBE, _PROBE)]
+        if self._response.per_example:
+            ends = [z.expand(n_rows(batch), -1) for z in ends]
+        hps = [self.coordinates.natural(z) for z in ends]
+        self._response.probe(hps, batch, self._problem.seed)
+        self._bilevel.evaluate(self._bilevel.z.detach())
 
     @property
     def params(self) -> dict[str, Any]:
         """λ̂ as it is now, in natural units."""
         return self.coordinates.decode(self._bilevel.z)
 
-    def predict(self, params: Params) -> float:
-        """Predicted validation loss L_V(w_φ(λ)), over all validation data.
+    @property
+    def search_space(self) -> dict[str, BaseDistribution | Shaped]:
+        """The search space as it was passed in."""
+        return dict(self._arguments["search_space"])
+
+    @property
+    def trained(self) -> int:
+        """Number of train steps so far."""
+        return self._bilevel.trained
+
+    def predict(self, params: Params, *, examples: int | None = None) -> float:
+        """Predicted validation loss L_V(w_φ(λ)).
+
+        Args:
+            params: Where.
+            examples: Ends after the first validation batches that hold so many examples, the
+                same for all ``params``; by default all validation data are used.
 
         Raises:
             ValueError: If ``params`` are not of the search space.
         """
-        return self._bilevel.evaluate(self.coordinates.encode(params))
+        return self._bilevel.evaluate(self.coordinates.encode(params), examples)
 
     def best_response(self, params: Params) -> nn.Module:
         """A plain model of the user's class with the weights w_φ(λ); a copy, on the device.
@@ -171,40 +306,78 @@ class HyperTraining:
 
     def fit(
         self,
-        steps: int = 3000,
+        steps: int | None = None,
         *,
-        samples: int = 2,
-        scale: float = 0.1,
+        epochs: int | None = None,
+        samples: int | None = None,
+        scale: float | None = None,
+        entropy: float | None = None,
         ratio: int = 2,
         warm_up: int | None = None,
         patience: int = 20,
         finish: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        trial: Trial | None = None,
         progress: bool = False,
     ) -> Tuned:
         """Joint training (Algorithm 3): φ learns around λ̂, while λ̂ descends.
 
+        With ``response="structured"`` these are Self-Tuning Networks: the scale adapts, too.
+
         Args:
-            steps: Train steps in all.
-            samples: λ's per train step, on one batch; an even number makes opposite pairs.
-            scale: Spread of those around λ̂, in standard deviations of the search space. A small
-                one teaches no slope, a large one bends it.
+            steps: Train steps in all; 3000 by default.
+            epochs: The same as passes over the training data; λ̂ is evaluated after each.
+            samples: λ's per train step, on one batch; an even number makes opposite pairs. 2 by
+                default. A structured response has one per example, and takes no number.
+            scale: Spread of those around λ̂, in standard deviations of the search space; 0.1 by
+                default. A small one teaches no slope, a large one bends it. For a structured
+                response it is where the spread starts; 0.5 by default.
+            entropy: τ, the weight of the spread's entropy in valid steps of a structured
+                response, which adapt it between 0.05 and 2; 0.001 by default. A larger one
+                widens it.
             ratio: Train steps per valid step.
-            warm_up: Train steps before λ̂ moves; a third of ``steps`` by default.
-            patience: Ends the run after that many evaluations (of 50) without progress.
+            warm_up: Train steps before λ̂ moves; by default a third of all, of a structured
+                response a tenth.
+            patience: Ends the run after that many evaluations without progress. There are 50, or
+                one per epoch.
             finish: Steps of ordinary training at the reached λ̂ that the model gets in the end,
-                unless they leave it worse; a fifth of ``steps`` by default.
+                unless they leave it worse; by default a fifth of all. None of a structured
+                response, whose model is the result of the whole schedule, not of λ̂ alone.
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
                 from there, bit by bit as if it had not been interrupted.
+            trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
+                a train step, and it may prune the run. It keeps params and schedule as user
+                attributes.
             progress: Whether to show a progress bar.
 
         Raises:
-            ValueError: If a number is out of its range, or the checkpoint is of another run.
+            ValueError: If a number is out of its range, an argument is not for this response, or
+                the checkpoint is of another run.
             FloatingPointError: If a loss is not finite: where, and at which λ.
+            optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
+        self._check_for(samples=samples, entropy=entropy)
+        steps, batches = self._length(steps, epochs)
+        manner = self._manner
+        scale = manner.scale if scale is None else scale
         check_scale(scale)
-        plan = joint(Around(scale), samples, steps, ratio, warm_up)
-        return self._run(plan, Options(patience, checkpoint, progress), finish)
+        plan = joint(
+            Around(scale),
+            manner.samples if samples is None else samples,
+            steps,
+            ratio,
+            int(steps * manner.warm_up) if warm_up is None else warm_up,
+            manner.entropy if entropy is None else entropy,
+        )
+        finish = int(plan.train_steps * manner.finish) if finish is None else finish
+        marks = plan.evenly(_EVALUATIONS) if batches is None else plan.by_epochs(batches)
+        options = Options(patience, checkpoint, progress, marks)
+        if trial is None:
+            return self._run(plan, options, finish)
+        watch = Watch(trial, plan, self.coordinates, batches)
+        tuned = self._run(plan, replace(options, watch=watch), finish)
+        store(trial, tuned.params, tuned.path)
+        return tuned
 
     def fit_simplified(
         self,
@@ -222,8 +395,10 @@ class HyperTraining:
         Only λ̂'s own drift teaches it a slope, so λ̂ has to move from the start: without a
         ``warm_up``. For arguments and errors see :meth:`fit`.
         """
+        self._check_whole("fit_simplified")
         plan = joint(At(), 1, steps, ratio, 0 if warm_up is None else warm_up)
-        return self._run(plan, Options(patience, checkpoint, progress), finish)
+        options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
+        return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
 
     def fit_globally(
         self,
@@ -242,10 +417,27 @@ class HyperTraining:
         ``descent`` valid steps. Afterwards :meth:`predict` holds for any params. For the rest
         and the errors see :meth:`fit`.
         """
+        self._check_whole("fit_globally")
         for name, value in (("steps", steps), ("samples", samples), ("descent", descent)):
             check_count(name, value, 1)
         plan = Plan(Everywhere(), samples, warm_up=steps, cycles=descent, ratio=0)
-        return self._run(plan, Options(patience, checkpoint, progress), finish)
+        options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
+        return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
+
+    def advance(self, steps: int, *, samples: int = 2) -> None:
+        """The first half of :meth:`fit_globally`: φ learns on, λ̂ stays, no model is finished.
+
+        It is what a :class:`~optuna_hypernet.HypernetSampler` asks for between trials.
+
+        Raises:
+            ValueError: If a number is not positive.
+            FloatingPointError: If a loss is not finite.
+        """
+        self._check_whole("advance")
+        for name, value in (("steps", steps), ("samples", samples)):
+            check_count(name, value, 1)
+        for _ in run(self._bilevel, Plan(Everywhere(), samples, steps, cycles=0, ratio=0)):
+            pass
 
     def cross_validate(
         self, candidates: int | Sequence[Params] = 10, steps: int = 1000, progress: bool = False
@@ -270,7 +462,7 @@ class HyperTraining:
         shown = tqdm(candidates, disable=not progress)
         tried = [self.train(params, steps) for params in shown]
         best = min(tried, key=lambda one: one.true_loss)
-        path = [Point(i, one.params, one.true_loss) for i, one in enumerate(tried)]
+        path = [Point(i, steps, one.params, one.true_loss) for i, one in enumerate(tried)]
         return replace(best, path=path)
 
     def train(self, params: Params, steps: int = 1000, *, model: nn.Module | None = None) -> Tuned:
@@ -289,6 +481,30 @@ class HyperTraining:
         start = self._response.original() if model is None else model
         return self._problem.train(start, self.coordinates.encode(params), steps)
 
+    def replay(self, tuned: Tuned, *, train_data: Iterable[Any] | None = None) -> Tuned:
+        """Ordinary training of the model given, from its start, along a schedule that was found.
+
+        It is the control of a run that moved λ: the schedule alone, without a response. The
+        result is the model with the lowest validation loss on the way.
+
+        Args:
+            tuned: From :meth:`fit`; its path is followed, in lines from evaluation to evaluation.
+            train_data: Other data to train on, say training and validation data together.
+
+        Raises:
+            ValueError: If the path is of another search space, or is not one of steps.
+            FloatingPointError: If a loss is not finite.
+        """
+        path = [(point.steps, self.coordinates.encode(point.params)) for point in tuned.path]
+        if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(path)):
+            raise ValueError(
+                f"The path has the train steps {tuned.steps.tolist()}, along which nothing can "
+                "be replayed: they must increase. Pass what fit returned."
+            )
+        data = self._problem.train_data if train_data is None else train_data
+        problem = replace(self._problem, train_data=data)
+        return problem.replay(self._response.original(), path)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything from which training goes on: for ``torch.save``."""
         return self._bilevel.state_dict()
@@ -297,16 +513,87 @@ class HyperTraining:
         """Goes back to a state of a HyperTraining made from the same arguments."""
         self._bilevel.load_state_dict(state)
 
-    def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
-        finish = plan.train_steps // 5 if finish is None else finish
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments, data among them, and the state.
+
+        Raises:
+            TypeError: If a function that was passed in cannot be pickled.
+        """
+        for name in ("train_loss", "valid_loss", "augment", "optimizer", "hyper_optimizer"):
+            try:
+                pickle.dumps(self._arguments[name])
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                raise TypeError(
+                    f"{name} cannot be pickled, so this HyperTraining cannot ({error}). Define it "
+                    "by def at the top of a module; or keep state_dict() instead, and load it "
+                    "into a HyperTraining made anew from the same arguments."
+                ) from error
+        return self._contents()
+
+    def __setstate__(self, contents: dict[str, Any]) -> None:
+        HyperTraining.__init__(self, **contents["arguments"])
+        self.load_state_dict(contents["state"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HyperTraining:
+        """A copy in memory needs no pickling: any function will do."""
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self._contents(), memo))
+        return copied
+
+    def _contents(self) -> dict[str, Any]:
+        arguments = {**self._arguments, "model": self._response.original()}
+        return {"arguments": arguments, "state": self.state_dict()}
+
+    def _check_for(self, samples: int | None, entropy: float | None) -> None:
+        """Refuses arguments of :meth:`fit` that mean nothing for this response."""
+        if not self._response.per_example:
+            _only_structured(entropy=entropy)
+        elif samples is not None:
+            raise ValueError(
+                f"samples is {samples}, but a structured response draws one λ for every example "
+                "of a batch. Leave it out."
+            )
+
+    def _check_whole(self, method: str) -> None:
+        """Refuses algorithms that a structured response is not for."""
+        if self._response.per_example:
+            raise ValueError(
+                f"{method} is not for a structured response, which learns around λ̂ and there "
+                'alone. Use fit, or another response, say response="low-rank".'
+            )
+
+    def _length(self, steps: int | None, epochs: int | None) -> tuple[int, int | None]:
+        """Train steps in all; and how many of them an epoch has, if epochs are counted."""
+        if epochs is None:
+            return (3000 if steps is None else steps), None
+        if steps is not None:
+            raise ValueError(f"steps is {steps} and epochs is {epochs}. Pass one of the two.")
+        check_count("epochs", epochs, 1)
+        batches = len(self._problem.train_batches())
+        return epochs * batches, batches
+
+    def _run(self, plan: Plan, options: Options, finish: int) -> Tuned:
         check_count("finish", finish, 0)
         record = carry_out(self._bilevel, self._response, plan, options)
-        assert record.best_z is not None
-        assert record.best_model is not None
-        model = self._response.export(record.best_z)
-        model.load_state_dict(record.best_model)
-        trained = self._problem.train(model, record.best_z, finish)
+        if plan.entropy is not None and (pinned := self._bilevel.pinned()):
+            warnings.warn(
+                f"The spread of {pinned} ended at an end of what it may be, 0.05 to 2 standard "
+                "deviations of the search space. With more entropy= it is wider, with less it "
+                "is narrower; or change the range of these hyperparameters.",
+                stacklevel=3,
+            )
+        z, model = record.kept_z, record.kept(self._response)
+        trained = self._problem.train(model, z, finish)
         if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
-            trained = self._problem.train(model, record.best_z, 0)
-        path = [Point(done, self.coordinates.decode(z), loss) for done, z, loss in record.path]
+            trained = self._problem.train(model, z, 0)
+        path = record.points(plan, self.coordinates)
         return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)
+
+
+def _only_structured(**arguments: Any) -> None:
+    """Refuses arguments that mean nothing for other responses."""
+    for name, value in arguments.items():
+        if value not in (None, (), []):
+            raise ValueError(
+                f'{name} is {value!r}, but it is for response="structured" alone. Leave it out.'
+            )

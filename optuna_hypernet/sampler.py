@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import numbers
 import threading
+from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -18,6 +20,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_hypernet.history import History
+from optuna_hypernet.history import Trials
+from optuna_hypernet.prediction import Prediction
+from optuna_hypernet.prediction import Training
+from optuna_hypernet.prediction import advance
+from optuna_hypernet.prediction import steps_due
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.suggestion import Request
@@ -56,9 +63,20 @@ class HypernetSampler(BaseSampler):
     searched together with those on which they depend. Pruned trials count as no better than the
     median of the complete ones. Failed trials are not learnt from, but not repeated either.
 
+    With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
+    the hypernetwork of step 2 reads about a trial, with a gate of its own: in its linear part
+    that is the prior mean, calibrated by the trials (a score to be maximised has a negative
+    slope), and what it does not explain stays uncertain. The study's first trial is where the
+    prediction is lowest, by descent; until the surrogate takes over, the others are low ones that
+    lie apart. φ learns for 1,000 train steps before the first suggestion, and for 100 after each
+    trial (less often beyond twenty), as part of the next suggestion. A longer warm-up is a call
+    of ``training.advance``, ``fit`` or ``fit_globally`` beforehand.
+
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
-    had not been interrupted.
+    had not been interrupted. A new ``training``, repeatable by its own seed, then catches up
+    first; to save that time, give it the ``state_dict`` of the old one. Pickling the sampler
+    pickles the training and its data.
 
     Args:
         seed:
@@ -72,10 +90,15 @@ class HypernetSampler(BaseSampler):
             :class:`~optuna.samplers.RandomSampler`.
         warn_independent_sampling:
             Whether to log a warning when, after startup, a parameter goes to that sampler.
+        training:
+            A :class:`~optuna_hypernet.HyperTraining` of the model that the objective trains. Its
+            search space must be part of the study's, under the same names and with the same
+            ranges; what it does not know, such as a learning rate, is searched as before.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If ``seed`` or ``n_startup_trials`` is negative.
+        ValueError: If ``seed`` or ``n_startup_trials`` is negative, or ``training`` has
+            tensor-valued hyperparameters, which no trial can suggest.
     """
 
     def __init__(
@@ -85,6 +108,7 @@ class HypernetSampler(BaseSampler):
         n_startup_trials: int = 4,
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
+        training: Training | None = None,
     ) -> None:
         if seed is not None:
             _check_count("seed", seed, "Pass an int for repeatable studies, or None.")
@@ -99,12 +123,15 @@ class HypernetSampler(BaseSampler):
                 "warn_independent_sampling must be a bool, got "
                 f"{warn_independent_sampling!r}. Pass True or False."
             )
+        if training is not None:
+            _check_training(training)
         self._seed = None if seed is None else int(seed)
         self._n_startup_trials = int(n_startup_trials)
         self._independent_sampler = independent_sampler or RandomSampler(
             seed=None if seed is None else int(seed) % 2**32
         )
         self._warn_independent_sampling = warn_independent_sampling
+        self._training = training
         self._forget()
 
     def reseed_rng(self) -> None:
@@ -126,6 +153,9 @@ class HypernetSampler(BaseSampler):
             return {}
         with self._lock:
             known = self._history.distributions(study)
+            if self._training is not None:
+                _check_ranges(self._training.search_space, known)
+                known = {**self._training.search_space, **known}
         return {name: kind for name, kind in known.items() if not kind.single()}
 
     def sample_relative(
@@ -139,18 +169,10 @@ class HypernetSampler(BaseSampler):
         request = Request(
             space, _fixed(space, trial), trial.number, self._entropy(), self._n_startup_trials
         )
-        with self._lock, one_blas_thread(), np.errstate(all="ignore"):
+        with self._lock:
             trials = self._history.read(study, trial.number)
-            try:
-                row = suggest(request, trials, self._ensemble)
-            except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
-                self._tell_once(
-                    "numerical trouble",
-                    f"HypernetSampler could not model trial {trial.number} ({error}) and drew it "
-                    "at random. The study goes on, and it will try again.",
-                )
-                row = draw(request)
-            return space.decode(row)
+            prediction = self._predict(space, trials)
+            return space.decode(self._suggest(replace(request, prediction=prediction), trials))
 
     def sample_independent(
         self,
@@ -191,7 +213,7 @@ class HypernetSampler(BaseSampler):
     def __getstate__(self) -> dict[str, Any]:
         """The arguments and the seed: all else is read again from the study's trials."""
         state = self.__dict__.copy()
-        for forgotten in ("_lock", "_history", "_ensemble", "_told"):
+        for forgotten in ("_lock", "_history", "_ensemble", "_predicted", "_told"):
             del state[forgotten]
         return state
 
@@ -204,6 +226,7 @@ class HypernetSampler(BaseSampler):
         self._lock = threading.Lock()
         self._history = History()
         self._ensemble = Ensemble()
+        self._predicted: tuple[int, Prediction] | None = None
         self._told: set[str] = set()
 
     def _entropy(self) -> int:
@@ -211,6 +234,43 @@ class HypernetSampler(BaseSampler):
         if self._seed is None:
             self._seed = _fresh_seed()
         return self._seed
+
+    def _suggest(self, request: Request, trials: Trials) -> Array:
+        with one_blas_thread(), np.errstate(all="ignore"):
+            try:
+                return suggest(request, trials, self._ensemble)
+            except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+                self._tell_once(
+                    "numerical trouble",
+                    f"HypernetSampler could not model trial {request.number} ({error}) and drew "
+                    "it at random. The study goes on, and it will try again.",
+                )
+                return draw(request)
+
+    def _predict(self, space: SearchSpace, trials: Trials) -> Prediction | None:
+        """Hyper-trains on if more steps are due, and predicts; None without a training."""
+        training, finished = self._training, len(trials.values)
+        if training is None:
+            return None
+        if not set(training.search_space) <= set(space.names):
+            return None  # PartialFixedSampler keeps some parameters to itself
+        _check_names(training.search_space, trials)
+        if finished and not training.trained:
+            _logger.info(
+                f"HypernetSampler hyper-trains for {steps_due(finished)} steps from the start, "
+                f"because the study has {finished} finished trials, but its training is new."
+            )
+        try:
+            advance(training, finished)
+            if self._predicted is None or self._predicted[0] != training.trained:
+                self._predicted = training.trained, Prediction(training)
+            return self._predicted[1]
+        except (ArithmeticError, np.linalg.LinAlgError) as error:
+            self._training = None
+            _logger.warning(
+                f"HypernetSampler could not hyper-train ({error}). The study goes on without."
+            )
+            return None
 
     def _tell_once(self, kind: str, message: str) -> None:
         if kind not in self._told:
@@ -234,6 +294,46 @@ def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:
 
 def _fresh_seed() -> int:
     return int(np.random.default_rng().integers(2**63))
+
+
+def _check_training(training: Any) -> None:
+    if not isinstance(training, Training):
+        raise TypeError(
+            f"training must be a HyperTraining or None, got {training!r}. Pass "
+            "HyperTraining(model, search_space, train_loss, valid_loss, train_data, valid_data)."
+        )
+    shaped = [
+        name
+        for name, kind in training.search_space.items()
+        if not isinstance(kind, BaseDistribution)
+    ]
+    if shaped:
+        raise ValueError(
+            f"The training has tensor-valued hyperparameters: {shaped}. A trial cannot suggest "
+            "those. Name each number on its own, or tune them by training.fit()."
+        )
+
+
+def _check_ranges(
+    training: Mapping[str, BaseDistribution], study: Mapping[str, BaseDistribution]
+) -> None:
+    for name in sorted(set(training) & set(study)):
+        if training[name] != study[name]:
+            raise ValueError(
+                f"Parameter {name!r} is {study[name]} in the study, but {training[name]} in the "
+                "training. Use the same range in both, and the same log and step."
+            )
+
+
+def _check_names(training: Mapping[str, BaseDistribution], trials: Trials) -> None:
+    """Refuses hyperparameters that a study with a complete trial has never suggested."""
+    complete = (~np.isnan(trials.values) & ~trials.pruned).any()
+    if complete and (missing := sorted(set(training) - set(trials.names))):
+        raise ValueError(
+            f"The training has the hyperparameters {missing}, but no trial of this study has "
+            f"suggested them: it has {sorted(trials.names)}. Use the same names in both; if some "
+            "are conditional, let the first trial ask for them (study.enqueue_trial)."
+        )
 
 
 def _check_count(name: str, value: Any, advice: str) -> None:

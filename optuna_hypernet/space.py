@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,18 @@ _NARROW = 1e-6
 # Trials may lie outside the latest range of a parameter whose range moves. They keep informing
 # the surrogate, up to one range's width away on either side.
 _OUTSIDE = 1.0
+
+
+class Embedding(Protocol):
+    """What the surrogate reads of a row, and the way back of a gradient."""
+
+    owner: NDArray[np.int64]
+
+    def embed(self, rows: Array, active: Mask) -> Array:
+        """``(n, D)`` of ``rows (n, d)``."""
+
+    def pull(self, gradient: Array, rows: Array, active: Mask) -> Array:
+        """Gradient by ``rows (n, d)`` from one by the embedding ``(n, D)``."""
 
 
 class SearchSpace:
@@ -155,8 +168,11 @@ class SearchSpace:
             out[at, self._first[k] + levels[at, k]] = math.sqrt(2)
         return out
 
-    def pull(self, gradient: Array, active: Mask) -> Array:
-        """Gradient by rows ``(n, d)`` from one by the embedding ``(n, D)``; 0 for choices."""
+    def pull(self, gradient: Array, rows: Array, active: Mask) -> Array:
+        """Gradient by ``rows (n, d)`` from one by the embedding ``(n, D)``; 0 for choices.
+
+        The embedding is linear in the rows, so it does not matter which they are.
+        """
         out = np.zeros(active.shape)
         j = self._numeric
         out[:, j] = 2 * gradient[:, self._first[j]] * active[:, j]

@@ -12,7 +12,11 @@ from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
 from optuna_hypernet.history import Trials
+from optuna_hypernet.prediction import Informed
+from optuna_hypernet.prediction import Lowest
+from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.space import Array
+from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
 
@@ -31,6 +35,7 @@ class Request:
         number: The trial's number.
         seed: The sampler's.
         n_startup_trials: Number of usable trials from which the surrogate takes over.
+        prediction: Of hyper-training, of parameters that are all in ``space``; None without.
     """
 
     space: SearchSpace
@@ -38,6 +43,7 @@ class Request:
     number: int
     seed: int
     n_startup_trials: int
+    prediction: Prediction | None = None
 
 
 def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
@@ -55,25 +61,48 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     usable = asked & ~np.isnan(trials.values)
     tried = np.concatenate([rows[asked], running])
     if usable.sum() < max(request.n_startup_trials, 1):
-        sequence = qmc.Sobol(space.d, scramble=True, seed=request.seed)
-        points = domain.project(sequence.fast_forward(request.number).random(_N_POINTS))[0]
-        return np.asarray(domain.untried(points, tried, _generator(request))[0])
+        return _start(request, domain, tried)
+    inputs: Embedding = space
+    if request.prediction is not None:
+        inputs = Informed(space, request.prediction)
     values, pruned = trials.values[usable], trials.pruned[usable]
     posterior, log_weights = ensemble.condition(
-        space.owner,
-        space.embed(rows[usable], active[usable]),
+        inputs.owner,
+        inputs.embed(rows[usable], active[usable]),
         values,
         pruned,
-        space.embed(running, running_active),
+        inputs.embed(running, running_active),
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
     return propose(
-        ExpectedImprovement(space, posterior, log_weights),
+        ExpectedImprovement(inputs, posterior, log_weights),
         domain,
         incumbents=rows[usable][best],
         tried=tried,
         rng=_generator(request),
     )
+
+
+def _start(request: Request, domain: Domain, tried: Array) -> Array:
+    """A row ``(d,)`` without the surrogate: the next one of a Sobol sequence.
+
+    With a prediction, the lowest one of the next few. They lie apart from each other, which shows
+    how far the prediction can be trusted. The study's first trial is where the prediction is
+    lowest of all, by descent.
+    """
+    sequence = qmc.Sobol(request.space.d, scramble=True, seed=request.seed)
+    if request.number > 0:  # it cannot go forward by nothing
+        sequence.fast_forward(request.number)
+    points = sequence.random(_N_POINTS)
+    points = domain.untried(domain.project(points)[0], tried, _generator(request))
+    if request.prediction is None:
+        return np.asarray(points[0])
+    informed = Informed(request.space, request.prediction)
+    levels = informed.level(points, domain.conditions.active(points))
+    points = points[np.argsort(levels, kind="stable")]
+    if request.number > 0:
+        return np.asarray(points[0])
+    return propose(Lowest(informed), domain, points[:_N_INCUMBENTS], tried, _generator(request))
 
 
 def draw(request: Request) -> Array:

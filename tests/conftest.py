@@ -19,8 +19,13 @@ from hypothesis import HealthCheck
 from hypothesis import settings
 
 
-# Door 1 needs no torch, and is tested without it, too; these two files are about the other door.
-needs_torch = ["test_hypertraining.py", "test_responses.py"]
+# Door 1 needs no torch, and is tested without it, too; these files are about the other doors.
+needs_torch = [
+    "test_hypertraining.py",
+    "test_prediction.py",
+    "test_responses.py",
+    "test_structured.py",
+]
 collect_ignore = [] if importlib.util.find_spec("torch") else needs_torch
 
 settings.register_profile(

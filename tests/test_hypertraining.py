@@ -102,7 +102,7 @@ def parts(
     weights.hypernetwork = made.double()
     data = ([ridge.train], [ridge.valid])
     problem = Problem(
-        coordinates, ridge_loss, squared, *data, optimizer, optimizer, torch.device("cpu"), 0
+        coordinates, *data, optimizer, optimizer, torch.device("cpu"), 0, lambda model: weights
     )
     start = torch.full((coordinates.D,), z, dtype=torch.float64)
     return ridge, weights, coordinates, problem.bilevel(weights, start)
@@ -285,9 +285,9 @@ def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
     assert moved(start["phi"], middle["phi"])
     assert moved(middle["z"], end["z"])
     assert not moved(start["z"], middle["z"])
-    assert not moved(start["hyper_optimizer"], middle["hyper_optimizer"])
+    assert not moved(start["hyper_optimizers"], middle["hyper_optimizers"])
     assert not moved(middle["phi"], end["phi"])
-    assert not moved(middle["optimizer"], end["optimizer"])
+    assert not moved(middle["optimizers"], end["optimizers"])
 
 
 def test_no_gradient_is_left_behind() -> None:
@@ -328,7 +328,7 @@ def test_densities_draw_what_they_say() -> None:
     everywhere = Everywhere()(z, 10_000, generator(1))
     torch.testing.assert_close(everywhere.mean(0), z * 0, rtol=0, atol=1e-3)
     torch.testing.assert_close(everywhere.std(0), z * 0 + 1, rtol=1e-2, atol=0)
-    assert torch.equal(At()(z, 3, generator(1)), z[None])
+    assert torch.equal(At()(z, 3, generator(1)), torch.stack([z, z, z]))
     assert Around(0.1)(z, 3, generator(1)).shape == (3, 2)
 
 

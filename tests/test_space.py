@@ -356,7 +356,7 @@ def test_pull_equals_finite_differences(
     rows = rng.uniform(0.1, 0.9, (4, space.d))
     active = rng.random((4, space.d)) < 0.7
     weight = rng.normal(size=(4, len(space.owner)))
-    gradient = space.pull(weight, active)
+    gradient = space.pull(weight, rows, active)
     for j in range(space.d):
         step = np.zeros(space.d)
         step[j] = 0.01 * (not space.categorical[j])

@@ -90,6 +90,11 @@ class Batches:
         if empty:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
 
+    def __len__(self) -> int:
+        """How many batches one pass has; without a length of the data, they are counted."""
+        length = operator.length_hint(self._data, -1)
+        return length if length >= 0 else sum(1 for _ in self.all())
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands."""
         own = None if self._own is None else self._own.get_state()
@@ -138,15 +143,3 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: to_device(part, device) for key, part in batch.items()}
     return batch
-
-
-def n_rows(batch: Any) -> int:
-    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = list(batch.values()) if isinstance(batch, dict) else batch
-    if isinstance(parts, tuple | list):
-        for part in parts:
-            if isinstance(part, Tensor | tuple | list | dict):
-                return n_rows(part)
-    return 1

@@ -6,14 +6,17 @@ step draws ``k`` rows of coordinates.
 
 * train step: φ -= α ∇_φ E_{λ ~ p} L_T(w_φ(λ), λ)
 * valid step: λ̂ -= β ∇_λ̂ L_V(w_φ(λ̂)), through w_φ alone: L_V has no λ of its own
+* adaptive valid step (MacKay et al. 2019): with the density N(λ̂, diag σ²), both λ̂ and σ go down
+  E L_V(w_φ(λ)) - τ H(σ), where H is the entropy, the sum of log σ and a constant
 
 An algorithm is a ``Plan`` (see ``plans``): a density, and how many steps of which kind in which
-order. All four of the paper are plans of this one loop.
+order. All four of Lorraine & Duvenaud are plans of this one loop, and so are Self-Tuning Networks.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -27,7 +30,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optuna_hypernet.bilevel.batches import Batches
-from optuna_hypernet.bilevel.batches import n_rows
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import Density
 from optuna_hypernet.bilevel.plans import Plan
@@ -36,29 +38,49 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.losses import n_rows
 
 
-# Streams of randomness: what a train step draws, and what user code draws in each kind of step.
-_LAMBDA, _TRAIN, _VALID, _EVALUATE = range(4)
+# Streams of randomness: what a train step draws, what user code draws in each kind of step, and
+# what an adaptive valid step draws.
+_LAMBDA, _TRAIN, _VALID, _EVALUATE, _AROUND = range(5)
+
+# The scale in standard deviations of the search space: with less no slope is learnt, and more is
+# further than an affine response can be true.
+_FLOOR, _CEILING = 0.05, 2.0
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Response(Protocol):
-    """What the loop asks of a best response; :class:`~.response.weights.Weights` is one."""
+    """What the loop asks of a best response, and those who use it.
+
+    :class:`~.response.weights.Weights` and :class:`~.response.structured.Structured` are two.
+    """
+
+    @property
+    def per_example(self) -> bool:
+        """Whether train steps give every example of a batch its own λ, or all of them each λ."""
 
     @property
     def hypernetwork(self) -> nn.Module:
         """Holds φ."""
 
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        """φ in groups that have an optimizer, and a gradient's norm, each."""
+
     def recentre(self, z: Tensor) -> None:
         """Is told, before λ is drawn around coordinates ``(D,)``, where that is."""
 
     def train_losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """Training losses ``(k,)`` at coordinates ``(k, D)``."""
+        """Training losses ``(k,)`` at coordinates ``(k, D)``, or their mean ``(1,)``."""
 
     def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
-        """Validation loss, a scalar, at coordinates ``(D,)``."""
+        """Validation loss, a scalar, at coordinates ``(D,)``; or ``(B, D)`` if per example."""
+
+    def export(self, z: Tensor) -> nn.Module:
+        """A plain model with the weights at coordinates ``(D,)``."""
 
 
 class Bilevel:
@@ -69,13 +91,15 @@ class Bilevel:
         coordinates: The search space.
         train: Training data.
         valid: Validation data.
-        optimizer: Makes the optimizer of φ.
-        hyper_optimizer: Makes the optimizer of λ̂.
+        optimizer: Makes an optimizer of each group of φ.
+        hyper_optimizer: Makes the optimizer of λ̂, and another one of the scale.
         z: ``(D,)`` where λ̂ starts.
         seed: Of everything that is drawn.
+        clip: The largest norm of a group's gradient; longer ones are shortened.
 
     Attributes:
         z: ``(D,)`` the coordinates of λ̂; a leaf that only valid steps move.
+        log_scale: ``(D,)`` log σ; a leaf that only adaptive valid steps move.
         trained: Number of train steps so far.
         validated: Number of valid steps so far.
     """
@@ -90,6 +114,7 @@ class Bilevel:
         hyper_optimizer: MakeOptimizer,
         z: Tensor,
         seed: int,
+        clip: float | None = None,
     ) -> None:
         self._response = response
         self._coordinates = coordinates
@@ -97,31 +122,60 @@ class Bilevel:
         self._valid = valid
         self._seed = seed
         self.z = nn.Parameter(z.detach().clone())
-        self._phi = [p for p in response.hypernetwork.parameters() if p.requires_grad]
-        self._optimizer = optimizer(self._phi)
-        self._hyper_optimizer = hyper_optimizer([self.z])
+        self.log_scale = nn.Parameter(torch.zeros_like(z))
+        self._clip = clip
+        self._groups = response.groups
+        self._optimizers = [optimizer(group) for group in self._groups]
+        self._hyper_optimizers = [hyper_optimizer([one]) for one in (self.z, self.log_scale)]
         self._sizes = [
             [group["lr"] for group in one.param_groups]
-            for one in (self._optimizer, self._hyper_optimizer)
+            for one in (*self._optimizers, *self._hyper_optimizers)
         ]
         self.trained = 0
         self.validated = 0
 
-    def train_step(self, density: Density, samples: int) -> float:
+    @property
+    def scale(self) -> Tensor:
+        """``(D,)`` σ, the spread that adaptive valid steps have found."""
+        return self.log_scale.detach().exp()
+
+    def move(self, z: Tensor) -> None:
+        """Puts λ̂ at coordinates ``(D,)``."""
+        with torch.no_grad():
+            self.z.copy_(z)
+
+    def reset_scale(self, scale: float) -> None:
+        """Sets σ, the same for all."""
+        with torch.no_grad():
+            self.log_scale.fill_(math.log(scale))
+
+    def pinned(self) -> list[str]:
+        """Names of hyperparameters of which a scale is at its floor or ceiling."""
+        ends = (self.scale <= _FLOOR * 1.001) | (self.scale >= _CEILING * 0.999)
+        return self._coordinates.names_where(ends)
+
+    def train_step(self, density: Density, samples: int | None) -> float:
         """Moves φ only; returns the mean training loss over the drawn λ.
+
+        Args:
+            density: Of λ.
+            samples: How many λ to draw; None is one for every example of the batch.
 
         Raises:
             FloatingPointError: If a loss is not finite; nothing has moved then.
         """
         if isinstance(density, Around):
             self._response.recentre(self.z.detach())
-        draws = generator(self._seed, _LAMBDA, self.trained)
-        z = density(self.z.detach(), samples, draws)  # (k, D)
         batch = self._train.next()
+        draws = generator(self._seed, _LAMBDA, self.trained)
+        z = density(self.z.detach(), samples or n_rows(batch), draws)  # (k, D)
         with private_randomness(derive(self._seed, _TRAIN, self.trained), z.device):
-            losses = self._response.train_losses(z, self._coordinates.natural(z), batch)  # (k,)
+            losses = self._response.train_losses(z, self._coordinates.natural(z), batch)
         _check_finite("training", losses.detach(), z, self._coordinates, self.trained)
-        _step(self._optimizer, self._phi, _gradients("train", losses.mean(), self._phi))
+        phi = [parameter for group in self._groups for parameter in group]
+        gradients = iter(_gradients("train", losses.mean(), phi))
+        for optimizer, group in zip(self._optimizers, self._groups, strict=True):
+            _step(optimizer, group, [next(gradients) for _ in group], self._clip)
         self.trained += 1
         return float(losses.detach().mean())
 
@@ -132,18 +186,49 @@ class Bilevel:
             FloatingPointError: If the loss is not finite; nothing has moved then.
         """
         batch = self._valid.next()
-        with private_randomness(derive(self._seed, _VALID, self.validated), self.z.device):
-            loss = self._response.valid_loss(self.z, batch)
-        z = self.z.detach()
-        _check_finite("validation", loss.detach()[None], z[None], self._coordinates, self.trained)
-        _step(self._hyper_optimizer, [self.z], _gradients("valid", loss, [self.z]))
+        loss = self._valid_loss(self.z, batch)
+        _step(self._hyper_optimizers[0], [self.z], _gradients("valid", loss, [self.z]))
+        return self._validated(loss)
+
+    def adaptive_valid_step(self, entropy: float) -> float:
+        """Moves λ̂ and σ; every example has its own λ, drawn around λ̂.
+
+        Args:
+            entropy: τ. With 0 the scale shrinks, with 1 the density is a posterior.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; nothing has moved then.
+        """
+        batch = self._valid.next()
+        draws = generator(self._seed, _AROUND, self.validated)
+        noise = Around(1.0)(torch.zeros_like(self.z), n_rows(batch), draws)  # (B, D)
+        loss = self._valid_loss(self.z + self.log_scale.exp() * noise, batch)
+        moved = [self.z, self.log_scale]
+        gradients = _gradients("valid", loss - entropy * self.log_scale.sum(), moved)
+        for optimizer, one, gradient in zip(self._hyper_optimizers, moved, gradients, strict=True):
+            _step(optimizer, [one], [gradient])
+        with torch.no_grad():
+            self.log_scale.clamp_(math.log(_FLOOR), math.log(_CEILING))
+        return self._validated(loss)
+
+    def _valid_loss(self, z: Tensor, batch: Any) -> Tensor:
+        with private_randomness(derive(self._seed, _VALID, self.validated), z.device):
+            loss = self._response.valid_loss(z, batch)
+        here = self.z.detach()[None]
+        _check_finite("validation", loss.detach()[None], here, self._coordinates, self.trained)
+        return loss
+
+    def _validated(self, loss: Tensor) -> float:
         with torch.no_grad():
             self.z.clamp_(-LIMIT, LIMIT)
         self.validated += 1
         return float(loss.detach())
 
-    def evaluate(self, z: Tensor) -> float:
-        """Mean validation loss at ``(D,)`` over all validation data, batches weighed by size."""
+    def evaluate(self, z: Tensor, examples: int | None = None) -> float:
+        """Mean validation loss at ``(D,)``, batches weighed by size.
+
+        Over all validation data, or over the first batches that hold so many examples.
+        """
         total, count = 0.0, 0
         with torch.no_grad():
             for batch in self._valid.all():
@@ -151,12 +236,15 @@ class Bilevel:
                     loss = float(self._response.valid_loss(z, batch))
                 total += loss * n_rows(batch)
                 count += n_rows(batch)
+                if examples is not None and count >= examples:
+                    break
         return total / count
 
     def resize(self, train: float, valid: float) -> None:
         """Multiplies the step sizes that the optimizers came with."""
-        optimizers = (self._optimizer, self._hyper_optimizer)
-        for one, sizes, factor in zip(optimizers, self._sizes, (train, valid), strict=True):
+        optimizers = [*self._optimizers, *self._hyper_optimizers]
+        factors = [train] * len(self._optimizers) + [valid] * len(self._hyper_optimizers)
+        for one, sizes, factor in zip(optimizers, self._sizes, factors, strict=True):
             for group, size in zip(one.param_groups, sizes, strict=True):
                 group["lr"] = size * factor
 
@@ -165,8 +253,9 @@ class Bilevel:
         return {
             "phi": self._response.hypernetwork.state_dict(),
             "z": self.z.detach(),
-            "optimizer": self._optimizer.state_dict(),
-            "hyper_optimizer": self._hyper_optimizer.state_dict(),
+            "log_scale": self.log_scale.detach(),
+            "optimizers": [one.state_dict() for one in self._optimizers],
+            "hyper_optimizers": [one.state_dict() for one in self._hyper_optimizers],
             "train": self._train.state_dict(),
             "valid": self._valid.state_dict(),
             "trained": self.trained,
@@ -178,9 +267,11 @@ class Bilevel:
         self._response.hypernetwork.load_state_dict(state["phi"])
         with torch.no_grad():
             self.z.copy_(state["z"])
-        # Copied: an optimizer keeps the very tensors it is given, and changes them.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._hyper_optimizer.load_state_dict(copy.deepcopy(state["hyper_optimizer"]))
+            self.log_scale.copy_(state["log_scale"])
+        optimizers = [*self._optimizers, *self._hyper_optimizers]
+        states = [*state["optimizers"], *state["hyper_optimizers"]]
+        for one, its in zip(optimizers, states, strict=True):
+            one.load_state_dict(copy.deepcopy(its))  # it keeps and changes the tensors it is given
         self._train.load_state_dict(state["train"])
         self._valid.load_state_dict(state["valid"])
         self.trained, self.validated = state["trained"], state["validated"]
@@ -188,13 +279,19 @@ class Bilevel:
 
 def run(bilevel: Bilevel, plan: Plan, done: int = 0) -> Iterator[int]:
     """Carries out a plan from tick ``done`` on; yields the number of ticks done after each."""
+    if done == 0 and isinstance(plan.density, Around):
+        bilevel.reset_scale(float(plan.density.scale))
     for number in range(done, plan.ticks):
         bilevel.resize(*plan.decay(number))
         train, valid = plan.tick(number)
         for _ in range(train):
-            bilevel.train_step(plan.density, plan.samples)
+            density = plan.density if plan.entropy is None else Around(bilevel.scale)
+            bilevel.train_step(density, plan.samples)
         for _ in range(valid):
-            bilevel.valid_step()
+            if plan.entropy is None:
+                bilevel.valid_step()
+            else:
+                bilevel.adaptive_valid_step(plan.entropy)
         yield number + 1
 
 
@@ -210,11 +307,16 @@ def _gradients(
 
 
 def _step(
-    optimizer: Optimizer, parameters: list[nn.Parameter], gradients: Iterable[Tensor | None]
+    optimizer: Optimizer,
+    parameters: list[nn.Parameter],
+    gradients: Iterable[Tensor | None],
+    clip: float | None = None,
 ) -> None:
     """One step with these gradients; none is left behind for another optimizer to find."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -226,6 +328,7 @@ def _check_finite(
     if bool(finite.all()):
         return
     worst = int((~finite).nonzero()[0])
+    z = z if len(z) == len(losses) else z.mean(0, keepdim=True)
     raise FloatingPointError(
         f"The {kind} loss is {float(losses[worst])} after {trained} train steps, at "
         f"{_short(coordinates.decode(z[worst]))}. Nothing was moved by that step, and a "

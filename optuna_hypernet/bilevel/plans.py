@@ -34,9 +34,9 @@ class Everywhere:
 
 @dataclass(frozen=True)
 class Around:
-    """p(λ | λ̂) = N(λ̂, scale² I) in coordinates."""
+    """p(λ | λ̂) = N(λ̂, diag scale²) in coordinates; the scale is a number, or ``(D,)``."""
 
-    scale: float
+    scale: float | Tensor
 
     def __call__(self, z: Tensor, k: int, seed: torch.Generator) -> Tensor:
         """``(k, D)``, in pairs on opposite sides of λ̂, so that their mean is λ̂ for even k."""
@@ -51,8 +51,8 @@ class At:
     """All of p at λ̂ itself."""
 
     def __call__(self, z: Tensor, k: int, seed: torch.Generator) -> Tensor:
-        """``(1, D)``."""
-        return z[None]
+        """``(k, D)``, all rows equal."""
+        return z.expand(k, -1)
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,41 @@ class Plan:
 
     Attributes:
         density: Of λ in train steps.
-        samples: How many λ a train step draws.
+        samples: How many λ a train step draws; None is one for every example.
+        entropy: τ, what valid steps weigh the entropy of the density with, to adapt its scale;
+            with None the scale stays, and valid steps are at λ̂ itself.
     """
 
     density: Density
-    samples: int
+    samples: int | None
     warm_up: int
     cycles: int
     ratio: int
+    entropy: float | None = None
 
     @property
     def train_steps(self) -> int:
         """Train steps in all."""
-        return self.warm_up + self.ratio * self.cycles
+        return self.steps(self.ticks)
 
     @property
     def ticks(self) -> int:
         """Length of the plan: a train step of the warm-up is a tick, and so is a cycle."""
         return self.warm_up + self.cycles
+
+    def steps(self, ticks: int) -> int:
+        """Train steps in the first ``ticks``."""
+        return min(ticks, self.warm_up) + self.ratio * max(ticks - self.warm_up, 0)
+
+    def evenly(self, count: int) -> list[int]:
+        """About ``count`` ticks on the way, the ends of the warm-up and of the plan among them."""
+        every = max(self.ticks // count, 1)
+        return sorted({*range(every, self.ticks, every), self.warm_up, self.ticks} - {0})
+
+    def by_epochs(self, batches: int) -> list[int]:
+        """The ticks with which another pass over that many batches is over; the last is one."""
+        passes = [self.steps(ticks) // batches for ticks in range(self.ticks)]
+        return [*(i for i in range(1, self.ticks) if passes[i] > passes[i - 1]), self.ticks]
 
     def tick(self, number: int) -> tuple[int, int]:
         """How many train and valid steps that tick has."""
@@ -91,31 +108,12 @@ class Plan:
         a response that no longer learns could not follow a λ that still moves.
         """
         cycles = max(number - self.warm_up, 0)
-        steps = min(number, self.warm_up) + self.ratio * cycles
-        return _cosine(steps / max(self.train_steps, 1)), _cosine(cycles / max(self.cycles, 1))
+        done = self.steps(number) / max(self.train_steps, 1)
+        return _cosine(done), _cosine(cycles / max(self.cycles, 1))
 
 
 def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * max(2 * progress - 1, 0.0))
-
-
-def joint(density: Around | At, samples: int, steps: int, ratio: int, warm_up: int | None) -> Plan:
-    """The plan of Algorithms 3 and 4: ``steps`` train steps in all, a third of them to warm up.
-
-    Raises:
-        TypeError: If a number is not an int.
-        ValueError: If a number is too small, or nothing is left after the warm-up.
-    """
-    for name, value in (("steps", steps), ("samples", samples), ("ratio", ratio)):
-        check_count(name, value, 1)
-    warm_up = steps // 3 if warm_up is None else warm_up
-    check_count("warm_up", warm_up, 0)
-    if steps - warm_up < ratio:
-        raise ValueError(
-            f"steps is {steps}, of which warm_up takes {warm_up}: that leaves none of {ratio} "
-            "train steps and a valid one. Raise steps, or lower warm_up or ratio."
-        )
-    return Plan(density, samples, warm_up, cycles=(steps - warm_up) // ratio, ratio=ratio)
 
 
 def check_scale(scale: float) -> None:
@@ -132,3 +130,31 @@ def check_count(name: str, value: int, least: int) -> None:
         raise TypeError(f"{name} is {value!r}, but it must be an int.")
     if value < least:
         raise ValueError(f"{name} is {value}, but it must be at least {least}.")
+
+
+def joint(
+    density: Around | At,
+    samples: int | None,
+    steps: int,
+    ratio: int,
+    warm_up: int,
+    entropy: float | None = None,
+) -> Plan:
+    """The plan of Algorithms 3 and 4: ``steps`` train steps in all.
+
+    Raises:
+        TypeError: If a number is not an int.
+        ValueError: If a number is too small, or nothing is left after the warm-up.
+    """
+    for name, value, least in (("steps", steps, 1), ("ratio", ratio, 1), ("warm_up", warm_up, 0)):
+        check_count(name, value, least)
+    if samples is not None:
+        check_count("samples", samples, 1)
+    if entropy is not None and not (math.isfinite(entropy) and entropy >= 0):
+        raise ValueError(f"entropy is {entropy}, but it must be finite and not negative.")
+    if steps - warm_up < ratio:
+        raise ValueError(
+            f"steps is {steps}, of which warm_up takes {warm_up}: that leaves none of {ratio} "
+            "train steps and a valid one. Raise steps, or lower warm_up or ratio."
+        )
+    return Plan(density, samples, warm_up, (steps - warm_up) // ratio, ratio, entropy)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,30 +20,30 @@ from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.runs import Record
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.bilevel.tuned import Tuned
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import derive
-from optuna_hypernet.randomness import generator
-from optuna_hypernet.response.hypernetworks import Constant
-from optuna_hypernet.response.weights import TrainLoss
-from optuna_hypernet.response.weights import ValidLoss
-from optuna_hypernet.response.weights import Weights
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What stays fixed; the arguments of ``HyperTraining``."""
+    """What stays fixed; the arguments of ``HyperTraining``.
+
+    Attributes:
+        ordinary: Makes a response from a model that does not depend on λ: ordinary training.
+    """
 
     coordinates: Coordinates
-    train_loss: TrainLoss
-    valid_loss: ValidLoss
     train_data: Iterable[Any]
     valid_data: Iterable[Any]
     optimizer: MakeOptimizer
     hyper_optimizer: MakeOptimizer
     device: torch.device
     seed: int
+    ordinary: Callable[[nn.Module], Response]
+    clip: float | None = None
 
     def train_batches(self) -> Batches:
         """Training data, from the start."""
@@ -61,6 +64,7 @@ class Problem:
             self.hyper_optimizer,
             z,
             self.seed,
+            self.clip,
         )
 
     def train(self, model: nn.Module, z: Tensor, steps: int) -> Tuned:
@@ -68,11 +72,8 @@ class Problem:
 
         It is the loop without valid steps, with a response that does not depend on λ.
         """
-        response = Weights(model, self.train_loss, self.valid_loss, self.device)
-        response.hypernetwork = Constant(self.coordinates.D, response.n_weights, generator(0))
-        response.hypernetwork.to(self.device, response.dtype)
-        bilevel = self.bilevel(response, z)
-        for _ in run(bilevel, Plan(At(), samples=1, warm_up=steps, cycles=0, ratio=0)):
+        response, bilevel, plan = self._ordinarily(model, z, steps)
+        for _ in run(bilevel, plan):
             pass
         loss, params = bilevel.evaluate(z), self.coordinates.decode(z)
         return Tuned(
@@ -80,10 +81,53 @@ class Problem:
             model=response.export(z),
             predicted_loss=loss,
             true_loss=loss,
-            path=[Point(steps, params, loss)],
+            path=[Point(steps, steps, params, loss)],
             stopped=False,
             at_bound=self.coordinates.at_bound(z),
         )
+
+    def replay(self, model: nn.Module, path: Sequence[tuple[int, Tensor]]) -> Tuned:
+        """Ordinary training of a copy of ``model`` while λ follows a path, and λ alone.
+
+        Args:
+            model: Where it starts.
+            path: Train steps and coordinates ``(D,)``, in order; lines lead from one to the next.
+        """
+        steps = [done for done, _ in path]
+        response, bilevel, plan = self._ordinarily(model, path[0][1], steps[-1])
+        record = Record()
+        for done in run(bilevel, plan):
+            if done in steps:
+                record.add(done, bilevel, response, counts=True)
+            bilevel.move(_between(path, done))
+        z = record.kept_z
+        return Tuned(
+            params=self.coordinates.decode(z),
+            model=record.kept(response),
+            predicted_loss=record.best,
+            true_loss=record.best,
+            path=[Point(n, n, self.coordinates.decode(at), loss) for n, at, loss in record.path],
+            stopped=False,
+            at_bound=self.coordinates.at_bound(z),
+        )
+
+    def _ordinarily(
+        self, model: nn.Module, z: Tensor, steps: int
+    ) -> tuple[Response, Bilevel, Plan]:
+        response = self.ordinary(model)
+        samples = None if response.per_example else 1
+        plan = Plan(At(), samples, warm_up=steps, cycles=0, ratio=0)
+        return response, self.bilevel(response, z), plan
+
+
+def _between(path: Sequence[tuple[int, Tensor]], done: int) -> Tensor:
+    """Coordinates ``(D,)`` of a path after that many train steps."""
+    steps = [each for each, _ in path]
+    after = bisect.bisect_right(steps, done)
+    if after in (0, len(path)):
+        return path[min(after, len(path) - 1)][1]
+    (first, start), (last, end) = path[after - 1], path[after]
+    return torch.lerp(start, end, (done - first) / (last - first))
 
 
 def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -91,15 +135,17 @@ def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=5e-3, fused=True)
 
 
-def hyper_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The default optimizer of λ̂, whose step has a length of about 0.03 standard deviations.
+def hyper_adam(
+    parameters: Iterable[nn.Parameter], *, length: float = 0.03
+) -> torch.optim.Optimizer:
+    """The default optimizer of λ̂, whose step has that length, in standard deviations.
 
     The length is that of all coordinates together: along no direction may λ̂ leave, in one step,
     the neighbourhood in which the response was learnt.
     """
     parameters = list(parameters)
     size = sum(parameter.numel() for parameter in parameters)
-    return torch.optim.Adam(parameters, lr=0.03 / size**0.5)
+    return torch.optim.Adam(parameters, lr=length / size**0.5)
 
 
 def hyper_adam_each(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

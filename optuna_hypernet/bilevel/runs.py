@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 from typing import Any
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,28 +17,26 @@ from torch import nn
 from tqdm import tqdm
 
 from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import check_count
+from optuna_hypernet.bilevel.tuned import Point
+from optuna_hypernet.coordinates import Coordinates
 
-
-_EVALUATIONS = 50  # of the whole validation data, in one run
 
 # Losses this close count as equal, and of equals the last is kept: its response has learnt most,
 # while λ̂ that passes by with a loss a hair lower would be an accident.
 TIE = 0.005
 
 
-class Exporter(Protocol):
-    """What a run asks of a response: a plain model to keep."""
-
-    def export(self, z: Tensor) -> nn.Module:
-        """A plain model with the weights at coordinates ``(D,)``."""
-
-
 @dataclass(frozen=True)
 class Options:
     """How a plan is carried out, whatever it is; see ``HyperTraining.fit``.
+
+    Attributes:
+        evaluations: The ticks after which λ̂ is evaluated.
+        watch: Is shown the record after each; what it raises ends the run, with nothing lost.
 
     Raises:
         TypeError: If ``patience`` is not an int.
@@ -47,6 +46,8 @@ class Options:
     patience: int
     checkpoint: str | os.PathLike[str] | None
     progress: bool
+    evaluations: Collection[int]
+    watch: Callable[[Record], None] = lambda record: None
 
     def __post_init__(self) -> None:
         check_count("patience", self.patience, 1)
@@ -76,7 +77,7 @@ class Record:
     best_model: dict[str, Any] | None = None
     stopped: bool = False
 
-    def add(self, done: int, bilevel: Bilevel, exporter: Exporter, counts: bool) -> None:
+    def add(self, done: int, bilevel: Bilevel, response: Response, counts: bool) -> None:
         """Evaluates λ̂, and keeps it if it is as good as any; the warm-up does not count."""
         z = bilevel.z.detach().clone()
         loss = bilevel.evaluate(z)
@@ -87,15 +88,43 @@ class Record:
             self.lowest, self.waited = loss, 0
         if counts and loss <= self.lowest + TIE * abs(self.lowest):
             self.best, self.best_z = loss, z
-            self.best_model = exporter.export(z).state_dict()
+            self.best_model = response.export(z).state_dict()
+
+    def points(self, plan: Plan, coordinates: Coordinates) -> list[Point]:
+        """The path in natural units."""
+        return [
+            Point(done, plan.steps(done), coordinates.decode(z), loss)
+            for done, z, loss in self.path
+        ]
+
+    @property
+    def kept_z(self) -> Tensor:
+        """Coordinates ``(D,)`` of what is kept.
+
+        Raises:
+            FloatingPointError: If nothing is, for want of a finite loss.
+        """
+        if self.best_z is None:
+            raise FloatingPointError(
+                f"No evaluation gave a finite validation loss; the last was {self.path[-1][2]}. "
+                "Look at the validation data and at what valid_loss does with them."
+            )
+        return self.best_z
+
+    def kept(self, response: Response) -> nn.Module:
+        """The model that is kept."""
+        model = response.export(self.kept_z)
+        assert self.best_model is not None
+        model.load_state_dict(self.best_model)
+        return model
 
 
-def carry_out(bilevel: Bilevel, exporter: Exporter, plan: Plan, options: Options) -> Record:
+def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options) -> Record:
     """Carries out a plan, from its checkpoint on if there is one.
 
     Raises:
         ValueError: If the checkpoint is of another plan.
-        FloatingPointError: If a loss is not finite.
+        FloatingPointError: If a training loss, or the loss of a valid step, is not finite.
     """
     path = None if options.checkpoint is None else Path(options.checkpoint)
     record = Record()
@@ -104,24 +133,19 @@ def carry_out(bilevel: Bilevel, exporter: Exporter, plan: Plan, options: Options
         bilevel.load_state_dict(state)
     if record.stopped:
         return record
-    every = max(plan.ticks // _EVALUATIONS, 1)
     with tqdm(total=plan.ticks, initial=record.done, disable=not options.progress) as bar:
         for done in run(bilevel, plan, record.done):
             bar.update()
-            if done % every and done not in (plan.warm_up, plan.ticks):
+            if done not in options.evaluations:
                 continue
-            record.add(done, bilevel, exporter, counts=done >= plan.warm_up)
+            record.add(done, bilevel, response, counts=done >= plan.warm_up)
             bar.set_postfix(predicted=record.path[-1][2])
             record.stopped = record.waited >= options.patience
             if path is not None:
                 _save(path, plan, record, bilevel.state_dict())
+            options.watch(record)
             if record.stopped:
                 break
-    if record.best_z is None:
-        raise FloatingPointError(
-            f"No evaluation gave a finite validation loss; the last was {record.path[-1][2]}. "
-            "Look at the validation data and at what valid_loss does with them."
-        )
     return record
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 
@@ -16,11 +17,13 @@ class Point:
 
     Attributes:
         tick: Position in the run.
+        steps: Train steps so far.
         params: λ̂ in natural units.
         predicted_loss: L_V(w_φ(λ̂)) over all validation data.
     """
 
     tick: int
+    steps: int
     params: Mapping[str, Any]
     predicted_loss: float
 
@@ -47,3 +50,14 @@ class Tuned:
     path: Sequence[Point]
     stopped: bool
     at_bound: Sequence[str]
+
+    @property
+    def schedule(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+        """The path by name, as arrays ``(evaluations, *shape)``; ``steps`` has its times."""
+        names = self.path[0].params
+        return {name: np.array([point.params[name] for point in self.path]) for name in names}
+
+    @property
+    def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Train steps before each evaluation."""
+        return np.array([point.steps for point in self.path], dtype=np.int64)

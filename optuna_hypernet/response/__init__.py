@@ -1,5 +1,8 @@
 """Best responses: hyperparameters λ → the weights of the user's own torch model.
 
-``hypernetworks`` holds the maps from λ to a vector of weights, ``weights`` puts such a vector into
-the user's model and takes its losses. Nothing here knows Optuna or the bilevel loop.
+Two of them have the same face. ``weights`` puts a vector of all weights into the model, which one
+of ``hypernetworks`` gives: any model, any algorithm. ``structured`` exchanges the model's layers
+for those of ``layers``, whose units have gates: each example of a batch has its own λ, at the
+cost of two to three plain train steps. ``models`` and ``losses`` check what the user passes.
+Nothing here knows Optuna or the bilevel loop.
 """

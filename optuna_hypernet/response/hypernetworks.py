@@ -183,8 +183,8 @@ def hypernetwork(
         return copy.deepcopy(response)
     if response not in _BY_NAME:
         raise ValueError(
-            f"response is {response!r}, but it must be one of {sorted(['diagonal', *_BY_NAME])}, "
-            f"or a torch module that maps coordinates (k, {n_coordinates}) to weights "
-            f"(k, {n_weights})."
+            f"response is {response!r}, but it must be one of "
+            f"{[*_BY_NAME, 'diagonal', 'structured']}, or a torch module that maps coordinates "
+            f"(k, {n_coordinates}) to weights (k, {n_weights})."
         )
     return _BY_NAME[response](n_coordinates, n_weights, seed)

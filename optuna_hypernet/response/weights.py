@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -21,40 +20,15 @@ from optuna_hypernet.randomness import private_randomness
 from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Linear
 from optuna_hypernet.response.hypernetworks import LowRank
-
-
-TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]
-ValidLoss = Callable[[nn.Module, Any], Tensor]
-
-_WITH_STATISTICS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-)
-
-
-class Recorded(Mapping[str, Tensor]):
-    """A mapping that remembers which of its names were read."""
-
-    def __init__(self, values: Mapping[str, Tensor], read: set[str]) -> None:
-        self._values = values
-        self._read = read
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._values:
-            raise KeyError(f"{name!r} is not in the search space, which has {list(self._values)}")
-        self._read.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+from optuna_hypernet.response.losses import Recorded
+from optuna_hypernet.response.losses import TrainLoss
+from optuna_hypernet.response.losses import ValidLoss
+from optuna_hypernet.response.losses import check_effect
+from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import modes_of
+from optuna_hypernet.response.models import set_modes
 
 
 class Weights:
@@ -79,6 +53,7 @@ class Weights:
             types, lazy weights, or running statistics, or is in eval mode.
     """
 
+    per_example = False
     hypernetwork: nn.Module
 
     def __init__(
@@ -88,12 +63,10 @@ class Weights:
         valid_loss: ValidLoss,
         device: torch.device,
     ) -> None:
-        for name, loss in (("train_loss", train_loss), ("valid_loss", valid_loss)):
-            if not callable(loss):
-                raise TypeError(f"{name} is {loss!r}, but it must be a function of the model.")
-        _check(model)
+        check_losses(train_loss, valid_loss)
+        check_model(model)
         self._model = copy.deepcopy(model).to(device)
-        self._modes = {name: module.training for name, module in self._model.named_modules()}
+        self._modes = modes_of(self._model)
         self._problem = _Problem(self._model)
         self._train_loss = train_loss
         self._valid_loss = valid_loss
@@ -103,6 +76,11 @@ class Weights:
         self.n_weights = len(self._initial)
         self.dtype = self._initial.dtype
         self._read: set[str] = set()  # names that the training loss has read
+
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        """φ, all of which one optimizer moves."""
+        return [[p for p in self.hypernetwork.parameters() if p.requires_grad]]
 
     def at(self, z: Tensor) -> Tensor:
         """Weights ``(k, P)`` at coordinates ``(k, D)``.
@@ -167,7 +145,7 @@ class Weights:
             batch: Of training data, on the device.
         """
         weights = self.at(z)
-        self._to_training_mode()
+        set_modes(self._model, self._modes)
         if len(z) == 1:  # without vmap, which not every layer of torch knows
             return self._train(weights[0], {n: v[0] for n, v in hp.items()}, batch)[None]
         losses = vmap(lambda w, values: self._train(w, values, batch), randomness="different")
@@ -197,7 +175,7 @@ class Weights:
         Raises:
             ValueError: If the loss never reads a hyperparameter, or is the same for all ``hps``.
         """
-        self._to_training_mode()
+        set_modes(self._model, self._modes)
         noise = torch.randn(
             self.n_weights, generator=generator(seed), dtype=self.dtype, device="cpu"
         )
@@ -206,28 +184,18 @@ class Weights:
         for hp in hps:
             with torch.no_grad(), private_randomness(seed, weights.device):
                 losses.add(float(self._train(weights, hp, batch)))
-        if unread := [name for name in hps[0] if name not in self._read]:
-            raise ValueError(
-                f"train_loss never reads {unread} from hp, so nothing can be learnt about it. A "
-                "setting of the optimizer, such as a learning rate, does not change where "
-                "training ends: let the outer study search it, and leave it out here."
-            )
-        if len(losses) == 1:
-            raise ValueError(
-                "train_loss has the same value at both ends of all hyperparameters. Use hp so "
-                "that it changes the loss; every entry is a tensor in natural units."
-            )
+        check_effect(hps[0], self._read, losses)
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
-        self._to_training_mode()
+        set_modes(self._model, self._modes)
         return self._model
 
     def export(self, z: Tensor) -> nn.Module:
         """A plain model of the user's class with the weights at ``(D,)``, in the user's modes."""
         with torch.no_grad():
             named = self._named(self.at(z[None])[0])
-            self._to_training_mode()
+            set_modes(self._model, self._modes)
             model = copy.deepcopy(self._model)
             for name, parameter in model.named_parameters():
                 if name in named:
@@ -250,10 +218,6 @@ class Weights:
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
 
-    def _to_training_mode(self) -> None:
-        for name, module in self._model.named_modules():
-            module.training = self._modes[name]
-
 
 class _Problem(nn.Module):
     """A module around the model, so that a whole loss runs with the model's weights replaced."""
@@ -264,49 +228,4 @@ class _Problem(nn.Module):
 
     def forward(self, loss: Callable[..., Tensor], name: str, *arguments: Any) -> Tensor:
         value = loss(self.model, *arguments)
-        if not isinstance(value, Tensor) or value.shape != ():
-            came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise ValueError(
-                f"{name} returned {came}, but it must return a scalar tensor. Take the mean over "
-                "the batch: loss.mean()."
-            )
-        return value
-
-
-def _check(model: nn.Module) -> None:
-    """Refuses by name what cannot be trained through a hypernetwork."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"The model is {model!r}, but it must be a torch.nn.Module.")
-    if not model.training:
-        raise ValueError(
-            "The model is in eval mode, so dropout would be off in training. Call model.train() "
-            "first; submodules that are to stay frozen may be in eval mode."
-        )
-    for name, module in model.named_modules():
-        if isinstance(module, _WITH_STATISTICS) and module.track_running_stats and module.training:
-            raise ValueError(
-                f"{name or 'The model'} is a {type(module).__name__} with running statistics, "
-                "which belong to one λ and would mix many. Use GroupNorm or LayerNorm, or "
-                "track_running_stats=False, or put that module into eval mode to freeze it."
-            )
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for name, parameter in trained.items():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ValueError(f"Weight {name!r} is lazy. Run the model once on a batch first.")
-        if parameter.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"Weight {name!r} is {parameter.dtype}, but hyper-training works in float32 or "
-                "float64. Call model.float() first."
-            )
-    types = {parameter.dtype for parameter in trained.values()}
-    if len(types) != 1:
-        raise ValueError(
-            f"The model has trainable weights of the types {sorted(map(str, types))}, but there "
-            "must be some, and all of one type. Set requires_grad, or call model.float()."
-        )
-
-
-def device_of(model: Any) -> torch.device:
-    """Where the model's first weight is; the CPU if it has none."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((p.device for p in parameters), torch.device("cpu"))
+        return scalar(name, value)

@@ -1,0 +1,70 @@
+"""What a run tells an Optuna trial: its losses on the way, its schedule, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol
+
+import numpy as np
+from optuna.exceptions import TrialPruned
+
+from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.runs import Record
+from optuna_hypernet.bilevel.tuned import Point
+from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.coordinates import Params
+
+
+class Trial(Protocol):
+    """What is asked of a trial; ``optuna.Trial`` is one."""
+
+    def report(self, value: float, step: int) -> None:
+        """Takes a validation loss."""
+
+    def should_prune(self) -> bool:
+        """Whether the run is to end."""
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keeps something that can be written as JSON."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Reports each evaluation of a run to a trial, which may prune the run.
+
+    Attributes:
+        batches: Train steps of an epoch, if evaluations are to be reported as those of epochs.
+    """
+
+    trial: Trial
+    plan: Plan
+    coordinates: Coordinates
+    batches: int | None
+
+    def __call__(self, record: Record) -> None:
+        """Reports the last evaluation.
+
+        Raises:
+            optuna.TrialPruned: If the trial says so; the path so far is stored in it.
+        """
+        done, z, loss = record.path[-1]
+        steps = self.plan.steps(done)
+        self.trial.report(loss, steps if self.batches is None else round(steps / self.batches))
+        if self.trial.should_prune():
+            path = record.points(self.plan, self.coordinates)
+            store(self.trial, self.coordinates.decode(z), path)
+            raise TrialPruned(f"The trial was pruned after {steps} train steps.")
+
+
+def store(trial: Trial, params: Params, path: Sequence[Point]) -> None:
+    """Keeps the reached params and the schedule as the trial's user attributes."""
+    trial.set_user_attr("params", {name: _plain(value) for name, value in params.items()})
+    schedule = {name: [_plain(point.params[name]) for point in path] for name in params}
+    trial.set_user_attr("schedule", schedule)
+    trial.set_user_attr("steps", [point.steps for point in path])
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,432 @@
+"""Layers whose weights respond to hyperparameters, each example of a batch having its own λ.
+
+Notation: ``B`` examples, ``D`` coordinates, ``dz`` their *displacement* from the centre c, around
+which the response is learnt: ``(B, D)``, one row per example, or ``(D,)``, the same for all. A
+weight has two parts of its shape, and one gate per output unit:
+
+    w(z) = W_elem + diag(V (z - c)) W_resp
+
+After MacKay et al. (2019), "Self-Tuning Networks: Bilevel Optimization of Hyperparameters using
+Structured Best-Response Functions", section 3.2, with the centred input of Bae & Grosse (2020),
+"Delta-STN": the *elementary* weights are those at c itself. As a gate scales whole output units,
+examples with different λ share two products with weight matrices, and no weight per example is
+ever formed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+
+class Gated(nn.Module):
+    """One weight as an affine function of the displacement.
+
+    Args:
+        elementary: The user's own parameter, not a copy.
+        axis: Along which the gates lie.
+        n_coordinates: D.
+        bound: The response weights start uniform on ±bound, the gates at zero.
+        seed: Of the response weights.
+    """
+
+    def __init__(
+        self,
+        elementary: nn.Parameter,
+        axis: int,
+        n_coordinates: int,
+        bound: float,
+        seed: torch.Generator,
+    ) -> None:
+        super().__init__()
+        shape, n_units = elementary.shape, elementary.shape[axis]
+        uniform = torch.rand(shape, generator=seed, dtype=elementary.dtype, device="cpu")
+        self.elementary = elementary
+        self.response = nn.Parameter((2 * uniform - 1).to(elementary) * bound)
+        self.gate = nn.Parameter(elementary.new_zeros(n_units, n_coordinates))
+        self._units = [n_units if axis % len(shape) == i else 1 for i in range(len(shape))]
+        self.axis = axis
+
+    def gates(self, dz: Tensor) -> Tensor:
+        """``(..., D)`` → ``(..., n)``."""
+        return dz @ self.gate.T
+
+    def at(self, dz: Tensor) -> Tensor:
+        """The weights themselves: ``(..., D)`` → ``(..., *shape)``."""
+        gates = self.gates(dz).reshape(*dz.shape[:-1], *self._units)
+        return self.elementary + gates * self.response
+
+    def fold(self, dz: Tensor) -> None:
+        """Moves the centre by ``dz (D,)``: the same map, seen from there."""
+        with torch.no_grad():
+            self.elementary.copy_(self.at(dz))
+
+    def squared_norm(self, dz: Tensor) -> Tensor:
+        """‖w‖²: ``(..., D)`` → ``(...)``, without forming a weight per example.
+
+        Per unit it is |e|² + 2 g e·r + g² |r|²; so Wenzel et al. (2020), "Hyperparameter
+        Ensembles for Robustness and Uncertainty Quantification".
+        """
+        pairs = [
+            (self.elementary, self.elementary),
+            (self.elementary, self.response),
+            (self.response, self.response),
+        ]
+        dims = [i for i, size in enumerate(self._units) if size == 1]
+        sums = [(one * other).sum(dims) if dims else one * other for one, other in pairs]
+        ee, er, rr = (total.reshape(-1) for total in sums)  # (n,) each
+        gates = self.gates(dz)  # (..., n)
+        return (ee + 2 * gates * er + gates.square() * rr).sum(-1)
+
+
+class Layer(nn.Module):
+    """A layer of the user's with weights that respond.
+
+    Args:
+        path: Where it is in the user's model.
+        plain: The layer itself, which holds the elementary weights.
+        gated: Which of its weights respond, by name.
+
+    Attributes:
+        displacement: ``(B, D)`` or ``(D,)``, to be set before it is called.
+    """
+
+    plain: nn.Module
+
+    def __init__(self, path: str, plain: nn.Module, gated: Mapping[str, Gated]) -> None:
+        super().__init__()
+        self.path = path
+        self.plain = plain
+        self.training = plain.training
+        self.gated = nn.ModuleDict(gated)
+        self.displacement: Tensor = next(iter(gated.values())).gate.new_zeros(1)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            plain, gated = super().__getattr__("plain"), super().__getattr__("gated")
+            assert isinstance(gated, nn.ModuleDict)
+            if name in gated:
+                raise AttributeError(
+                    f"{self.path}.{name} is not one tensor while it responds to λ: every example "
+                    "has its own. For its norm use squared_norm(module); to use it elsewhere, "
+                    "tie it to the weight of a layer, or list that module in elementary=[...]."
+                ) from None
+            return getattr(plain, name)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """As the plain layer does, with weights at the displacement."""
+        dz = self.displacement
+        if dz.ndim == 1:
+            weights = {name: weight.at(dz) for name, weight in self.weights().items()}
+            return functional_call(self.plain, weights, inputs, options, tie_weights=False)
+        return self.per_example(dz, *inputs, **options)
+
+    def per_example(self, dz: Tensor, *inputs: Any, **options: Any) -> Any:
+        """The same with ``dz (B, D)``, a row per example."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Gated]:
+        """The weights that respond, by name."""
+        return {n: weight for n, weight in self.gated.items() if isinstance(weight, Gated)}
+
+    def check_rows(self, x: Tensor, dim: int = 0) -> None:
+        """Refuses an input in which a row of λ cannot be told its example."""
+        check_rows(self.path, x, len(self.displacement), dim)
+
+
+def check_rows(path: str, x: Tensor, n_examples: int, dim: int = 0) -> None:
+    """Refuses an input that does not have the examples along ``dim``."""
+    if x.ndim <= dim or x.shape[dim] != n_examples:
+        raise ValueError(
+            f"{path} got an input of shape {tuple(x.shape)}, but the batch has {n_examples} "
+            f"examples, each with its own λ: dimension {dim} must count them. Keep the batch "
+            "dimension, for example (B, T, F) instead of (B * T, F), all through the model, and "
+            "flatten only in the loss."
+        )
+
+
+def along(values: Tensor, like: Tensor, dim: int) -> Tensor:
+    """``(B, n)`` as a factor of ``like (B, ..., n, ...)``, whose units lie along ``dim``."""
+    shape = [1] * like.ndim
+    shape[0], shape[dim] = values.shape
+    return values.view(shape)
+
+
+class _Product(Layer):
+    """A layer that is a product with its weight, plus its bias: W x + b."""
+
+    unit = -1  # the dimension of the output that counts units
+
+    def per_example(self, dz: Tensor, x: Tensor) -> Tensor:
+        """W_elem x + b_elem + (V dz) ∘ (W_resp x) + (C dz) ∘ b_resp."""
+        self.check_rows(x)
+        y: Tensor = self.plain(x)
+        gated = self.weights()
+        if "weight" in gated:
+            y = y + self.respond(dz, x, gated["weight"])
+        if "bias" in gated:
+            bias = gated["bias"]
+            y = y + along(bias.gates(dz) * bias.response, y, self.unit)
+        return y
+
+    def respond(self, dz: Tensor, x: Tensor, weight: Gated) -> Tensor:
+        """(V dz) ∘ (W_resp x)."""
+        y = self.product(x, weight.response)
+        return along(weight.gates(dz), y, self.unit) * y
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer without bias, with another weight."""
+        raise NotImplementedError
+
+
+class Linear(_Product):
+    """``(B, ..., in)`` → ``(B, ..., out)``."""
+
+    def respond(self, dz: Tensor, x: Tensor, weight: Gated) -> Tensor:
+        """Its gates scale inputs, not outputs, where it is tied to an embedding."""
+        if weight.axis == 0:
+            return super().respond(dz, x, weight)
+        return self.product(along(weight.gates(dz), x, -1) * x, weight.response)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """W x."""
+        return F.linear(x, weight)
+
+
+class Convolution(_Product):
+    """``(B, in, ...)`` → ``(B, out, ...)``; a gate per output channel."""
+
+    unit = 1
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """W * x."""
+        functions = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+        names = ("stride", "padding", "dilation", "groups")
+        options = {name: getattr(self.plain, name) for name in names}
+        return functions[weight.ndim - 2](x, weight, None, **options)
+
+
+class Embedding(_Product):
+    """``(B, ...)`` integers → ``(B, ..., dimensions)``; a gate per dimension."""
+
+    def __init__(self, path: str, plain: nn.Module, gated: Mapping[str, Gated]) -> None:
+        super().__init__(path, plain, gated)
+        assert isinstance(plain, nn.Embedding)
+        if plain.padding_idx is not None:  # that row never learns, and does not respond
+            with torch.no_grad():
+                gated["weight"].response[plain.padding_idx] = 0
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Rows of the table."""
+        names = ("padding_idx", "scale_grad_by_freq")
+        return F.embedding(x, weight, **{name: getattr(self.plain, name) for name in names})
+
+
+class Norm(Layer):
+    """A normalisation, whose scale and shift respond."""
+
+    def per_example(self, dz: Tensor, x: Tensor) -> Tensor:
+        """What is normalised, times w(z_i), plus b(z_i)."""
+        self.check_rows(x)
+        gated = self.weights()
+        neutral = {n: torch.full_like(w.elementary, n == "weight") for n, w in gated.items()}
+        y: Tensor = functional_call(self.plain, neutral, (x,))
+        last = isinstance(self.plain, nn.LayerNorm)  # else units are channels, dimension 1
+        if "weight" in gated:
+            y = y * self._rows(gated["weight"].at(dz), y, last)
+        if "bias" in gated:
+            y = y + self._rows(gated["bias"].at(dz), y, last)
+        return y
+
+    def _rows(self, values: Tensor, like: Tensor, last: bool) -> Tensor:
+        units = values.shape[1:]
+        free = [1] * (like.ndim - 1 - len(units))
+        return values.reshape(len(values), *((*free, *units) if last else (*units, *free)))
+
+
+class LSTM(Layer):
+    """``(B, T, in)``, or ``(T, B, in)``, and optionally (h, c) → outputs and (h, c).
+
+    A loop over time; four gates per hidden unit, those of the cell, have a gate each of ours.
+    """
+
+    def per_example(
+        self, dz: Tensor, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As ``torch.nn.LSTM``, equations (1)-(6) of its documentation."""
+        if not isinstance(x, Tensor) or x.ndim != 3:
+            raise ValueError(
+                f"{self.path} got {type(x).__name__} input, but an LSTM that responds to λ takes "
+                "padded sequences (B, T, F), or (T, B, F) if not batch_first."
+            )
+        plain, sequence = self.plain, x
+        assert isinstance(plain, nn.LSTM)
+        self.check_rows(x, 0 if plain.batch_first else 1)
+        if plain.batch_first:
+            sequence = sequence.transpose(0, 1)  # (T, B, F)
+        zeros = x.new_zeros(plain.num_layers, len(dz), plain.hidden_size)
+        h0, c0 = (zeros, zeros) if state is None else state
+        last = []
+        for layer in range(plain.num_layers):
+            if layer:
+                sequence = F.dropout(sequence, plain.dropout, plain.training)
+            sequence, h, c = self._layer(dz, sequence, h0[layer], c0[layer], layer)
+            last.append((h, c))
+        if plain.batch_first:
+            sequence = sequence.transpose(0, 1)
+        hs, cs = zip(*last, strict=True)
+        return sequence, (torch.stack(hs), torch.stack(cs))
+
+    def _layer(
+        self, dz: Tensor, x: Tensor, h: Tensor, c: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = self._product(dz, x, f"weight_ih_l{layer}")  # (T, B, 4 H)
+        for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
+            inputs = inputs + self._bias(dz, name)
+        outputs = []
+        for step in inputs:
+            units = step + self._product(dz, h, f"weight_hh_l{layer}")
+            i, f, g, o = units.chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs), h, c
+
+    def _product(self, dz: Tensor, x: Tensor, name: str) -> Tensor:
+        y = F.linear(x, getattr(self.plain, name))
+        if name in self.gated:
+            weight = self.weights()[name]
+            y = y + weight.gates(dz) * F.linear(x, weight.response)
+        return y
+
+    def _bias(self, dz: Tensor, name: str) -> Tensor | float:
+        if name in self.gated:
+            return self.weights()[name].at(dz)  # (B, 4 H)
+        value: Tensor | float = getattr(self.plain, name, 0.0)
+        return value
+
+
+LAYERS: dict[type[nn.Module], type[Layer]] = {
+    nn.Linear: Linear,
+    nn.Conv1d: Convolution,
+    nn.Conv2d: Convolution,
+    nn.Conv3d: Convolution,
+    nn.Embedding: Embedding,
+    nn.LayerNorm: Norm,
+    nn.GroupNorm: Norm,
+    nn.BatchNorm1d: Norm,
+    nn.BatchNorm2d: Norm,
+    nn.BatchNorm3d: Norm,
+    nn.LSTM: LSTM,
+}
+
+
+def axis_of(plain: nn.Module) -> int:
+    """Along which axis of its weights a layer's output units lie."""
+    return -1 if isinstance(plain, nn.Embedding | nn.LayerNorm) else 0
+
+
+def bound_of(plain: nn.Module) -> float:
+    """1/√(fan in), torch's own bound for a new layer's weights; 1 for a normalisation."""
+    if isinstance(plain, nn.LSTM):
+        return float(plain.hidden_size**-0.5)
+    if isinstance(plain, nn.Embedding):
+        return float(plain.embedding_dim**-0.5)
+    weight = plain.weight
+    assert isinstance(weight, Tensor)
+    return float(weight[0].numel() ** -0.5) if weight.ndim > 1 else 1.0
+
+
+def refusal(plain: nn.Module) -> str | None:
+    """Why a layer cannot respond, or None if it can."""
+    kind = type(plain)
+    if kind not in LAYERS:
+        return f"a {kind.__name__} is none of {', '.join(one.__name__ for one in LAYERS)}"
+    if isinstance(plain, nn.LSTM) and (plain.bidirectional or plain.proj_size):
+        return "it is bidirectional or has projections"
+    if isinstance(plain, nn.Embedding) and (plain.sparse or plain.max_norm is not None):
+        return "it has sparse gradients or max_norm"
+    if getattr(plain, "padding_mode", "zeros") != "zeros":
+        return "its padding_mode is not 'zeros'"
+    named = [name for name, _ in plain.named_parameters(recurse=False)]
+    if not all(re.fullmatch(r"(weight|bias)(_[ih]h_l\d+)?", name) for name in named):
+        return f"its weights {named} are reparametrised"
+    return None
+
+
+class TunedDropout(nn.Module):
+    """A dropout layer of the user's with a rate per example.
+
+    Args:
+        path: Where it is in the user's model.
+        plain: The layer itself.
+
+    Attributes:
+        rates: ``(B,)``, to be set before it is called in training mode.
+        used: Whether it ever drew a mask.
+    """
+
+    plain: nn.Module
+    rates: Tensor
+
+    def __init__(self, path: str, plain: nn.Module) -> None:
+        super().__init__()
+        self.path = path
+        self.plain = plain
+        self.training = plain.training
+        self.used = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, ...)``; a mask per number, or per channel as the layer's kind has it."""
+        if not self.training:
+            return x
+        self.used = True
+        check_rows(self.path, x, len(self.rates))
+        kept = 1 - self.rates.to(x).view(-1, *[1] * (x.ndim - 1))
+        channels = isinstance(self.plain, nn.Dropout1d | nn.Dropout2d | nn.Dropout3d)
+        shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if channels else x.shape
+        mask = torch.rand(shape, dtype=x.dtype, device=x.device) < kept
+        if isinstance(self.plain, nn.AlphaDropout):
+            return _alpha(x, mask, kept)
+        return x * mask / kept
+
+
+_SATURATED = -1.7580993408473766  # SELU at minus infinity
+
+
+def _alpha(x: Tensor, mask: Tensor, kept: Tensor) -> Tensor:
+    """Mean 0 and variance 1 stay: Klambauer et al. (2017), "Self-Normalizing Networks"."""
+    scale = (kept + _SATURATED**2 * kept * (1 - kept)).rsqrt()
+    return scale * (torch.where(mask, x, _SATURATED) - (1 - kept) * _SATURATED)
+
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+def squared_norm(module: nn.Module) -> Tensor:
+    """‖w‖² of all weights of a module, for penalties in a training loss.
+
+    Inside a training loss of ``response="structured"`` every example has weights of its own, and
+    so has the norm: ``(B,)``, exact, at the cost of one product ``(B, D) (D, units)`` per weight.
+    In any other module it is a scalar, the sum over ``module.parameters()`` of their squares.
+    """
+    responding = [one for one in module.modules() if isinstance(one, Layer)]
+    displaced = {w: one.displacement for one in responding for w in one.weights().values()}
+    known = {part for weight in displaced for part in weight.parameters()}
+    norms = [weight.squared_norm(dz) for weight, dz in displaced.items()]
+    norms += [p.square().sum() for p in module.parameters() if p not in known]
+    if not norms:
+        raise ValueError(f"{type(module).__name__} has no weights, so it has no norm.")
+    total = norms[0]
+    for norm in norms[1:]:
+        total = total + norm
+    return total

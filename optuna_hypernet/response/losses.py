@@ -1,0 +1,111 @@
+"""The two losses that a user writes: what they are, what they are passed, what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import nn
+
+
+TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]
+ValidLoss = Callable[[nn.Module, Any], Tensor]
+Augment = Callable[[Any, Mapping[str, Tensor], torch.Generator], Any]
+
+
+class Recorded(Mapping[str, Tensor]):
+    """A mapping that remembers which of its names were read."""
+
+    def __init__(self, values: Mapping[str, Tensor], read: set[str]) -> None:
+        self._values = values
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._values:
+            raise KeyError(f"{name!r} is not in the search space, which has {list(self._values)}")
+        self._read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def augmented(loss: TrainLoss, augment: Augment, device: torch.device) -> TrainLoss:
+    """The training loss of augmented batches.
+
+    The generator that ``augment`` gets follows from torch's global one, which is private in a
+    train step.
+    """
+
+    def of_augmented(model: nn.Module, batch: Any, hp: Mapping[str, Tensor]) -> Tensor:
+        seed = int(torch.randint(2**31, (), device="cpu"))
+        return loss(model, augment(batch, hp, torch.Generator(device).manual_seed(seed)), hp)
+
+    return of_augmented
+
+
+def check_losses(train_loss: TrainLoss, valid_loss: ValidLoss) -> None:
+    """Refuses what cannot be called."""
+    for name, loss in (("train_loss", train_loss), ("valid_loss", valid_loss)):
+        if not callable(loss):
+            raise TypeError(f"{name} is {loss!r}, but it must be a function of the model.")
+
+
+def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> None:
+    """Refuses hyperparameters that do nothing.
+
+    Args:
+        names: All of them.
+        read: Those that were used when training losses were taken.
+        losses: At the two ends of all hyperparameters, all else equal.
+    """
+    if unread := [name for name in names if name not in read]:
+        raise ValueError(
+            f"train_loss never reads {unread} from hp, so nothing can be learnt about it. A "
+            "setting of the optimizer, such as a learning rate, does not change where "
+            "training ends: let the outer study search it, and leave it out here."
+        )
+    if len(losses) == 1:
+        raise ValueError(
+            "train_loss has the same value at both ends of all hyperparameters. Use hp so "
+            "that it changes the loss; every entry is a tensor in natural units."
+        )
+
+
+def scalar(name: str, value: Any) -> Tensor:
+    """The loss that the function of that name returned, if it is a scalar.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(value, Tensor) or value.shape != ():
+        raise ValueError(
+            f"{name} returned {came(value)}, but it must return a scalar tensor. Take the mean "
+            "over the batch: loss.mean()."
+        )
+    return value
+
+
+def came(value: Any) -> str:
+    """How an error names what a loss returned."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def n_rows(batch: Any) -> int:
+    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = list(batch.values()) if isinstance(batch, dict) else batch
+    if isinstance(parts, tuple | list):
+        for part in parts:
+            if isinstance(part, Tensor | tuple | list | dict):
+                return n_rows(part)
+    return 1

@@ -1,0 +1,102 @@
+"""The user's model: what can be trained through a best response, and paths inside of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+_WITH_STATISTICS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
+
+
+def check_model(model: nn.Module) -> torch.dtype:
+    """Refuses by name what cannot be trained so; else the type of the trainable weights.
+
+    Raises:
+        TypeError: If the model is not a module.
+        ValueError: If it has no weights to train, weights of several or of half-precision types,
+            lazy weights, or running statistics, or is in eval mode.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"The model is {model!r}, but it must be a torch.nn.Module.")
+    if not model.training:
+        raise ValueError(
+            "The model is in eval mode, so dropout would be off in training. Call model.train() "
+            "first; submodules that are to stay frozen may be in eval mode."
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, _WITH_STATISTICS) and module.track_running_stats and module.training:
+            raise ValueError(
+                f"{name or 'The model'} is a {type(module).__name__} with running statistics, "
+                "which belong to one λ and would mix many. Use GroupNorm or LayerNorm, or "
+                "track_running_stats=False, or put that module into eval mode to freeze it."
+            )
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"Weight {name!r} is lazy. Run the model once on a batch first.")
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"Weight {name!r} is {parameter.dtype}, but hyper-training works in float32 or "
+                "float64. Call model.float() first."
+            )
+    types = {parameter.dtype for parameter in trained.values()}
+    if len(types) != 1:
+        raise ValueError(
+            f"The model has trainable weights of the types {sorted(map(str, types))}, but there "
+            "must be some, and all of one type. Set requires_grad, or call model.float()."
+        )
+    return types.pop()
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's first weight is; the CPU if it has none."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((p.device for p in parameters), torch.device("cpu"))
+
+
+def modes_of(model: nn.Module) -> dict[str, bool]:
+    """Which modules are in training mode, by path."""
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def set_modes(model: nn.Module, modes: Mapping[str, bool]) -> None:
+    """Puts modules back into the modes that they had."""
+    for name, module in model.named_modules():
+        if name in modes:
+            module.training = modes[name]
+
+
+def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The model with some of its modules exchanged, in place, wherever they occur.
+
+    A module that occurs at several paths has one substitute at all of them.
+    """
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if module not in substitutes:
+            continue
+        if not path:
+            return substitutes[module]
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, substitutes[module])
+    return model
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What an error says about a name that is none of ``names``."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    return f"the nearest there are {close}" if close else "there are none at all"

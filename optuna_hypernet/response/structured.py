@@ -1,0 +1,356 @@
+"""The user's model with layers that respond to hyperparameters, and its two losses.
+
+After MacKay et al. (2019), "Self-Tuning Networks: Bilevel Optimization of Hyperparameters using
+Structured Best-Response Functions".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import nn
+
+from optuna_hypernet.coordinates import LIMIT
+from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.randomness import generator
+from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.layers import DROPOUTS
+from optuna_hypernet.response.layers import LAYERS
+from optuna_hypernet.response.layers import Gated
+from optuna_hypernet.response.layers import Layer
+from optuna_hypernet.response.layers import TunedDropout
+from optuna_hypernet.response.layers import axis_of
+from optuna_hypernet.response.layers import bound_of
+from optuna_hypernet.response.layers import refusal
+from optuna_hypernet.response.losses import Recorded
+from optuna_hypernet.response.losses import TrainLoss
+from optuna_hypernet.response.losses import ValidLoss
+from optuna_hypernet.response.losses import came
+from optuna_hypernet.response.losses import check_effect
+from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import modes_of
+from optuna_hypernet.response.models import nearest
+from optuna_hypernet.response.models import replaced
+from optuna_hypernet.response.models import set_modes
+
+
+_HIGHEST_RATE = 0.95  # beyond it 1/(1 - rate), by which dropout scales, explodes
+
+EVERYTHING = ("",)  # the path of the model itself: nothing responds, which is ordinary training
+
+
+class Structured:
+    """w_φ(λ) by gates on the model's own layers; every example of a batch has its own λ.
+
+    A copy of the model is converted: each layer that can respond becomes its sibling of
+    :mod:`~optuna_hypernet.response.layers`, and each dropout layer whose rate is in the search
+    space, as ``"path.p"``, gets a rate per example. Shared modules stay shared, tied weights stay
+    tied, weights that do not require a gradient stay what they are.
+
+    Args:
+        model: Copied. In training mode; submodules in eval mode stay so.
+        train_loss: ``(model, batch, hp) -> (B,)``, or a scalar that is their mean; ``hp`` maps
+            names to tensors ``(B, *shape)``.
+        valid_loss: ``(model, batch) -> scalar``.
+        coordinates: The search space. A name with a dot is the path of a dropout layer's rate.
+        seed: Of the new weights.
+        elementary: Paths of modules that are trained, but do not respond.
+
+    Attributes:
+        hypernetwork: The converted model and the centre; holds φ.
+
+    Raises:
+        TypeError: If the model is not a module, or a loss is not callable.
+        ValueError: If a module can neither respond nor may stay elementary, a path names
+            nothing that can be tuned, or for the reasons of ``Weights``.
+    """
+
+    per_example = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_loss: TrainLoss,
+        valid_loss: ValidLoss,
+        coordinates: Coordinates,
+        device: torch.device,
+        seed: int,
+        elementary: Sequence[str] = (),
+    ) -> None:
+        check_losses(train_loss, valid_loss)
+        check_model(model)
+        self._coordinates = coordinates
+        self._train_loss = train_loss
+        self._valid_loss = valid_loss
+        self._plain = copy.deepcopy(model).to(device)
+        copied = copy.deepcopy(self._plain)
+        dropouts = _dropouts(copied, coordinates)
+        layers = _layers(copied, coordinates.D, elementary, generator(seed))
+        self.hypernetwork = Network(copied, layers, dropouts, coordinates.D)
+        self._modes = modes_of(self.hypernetwork)
+        self._read: set[str] = set()  # names that the training loss has read
+
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        """Elementary and response weights: each has its own optimizer and its own clipping."""
+        response = [part for one in self.hypernetwork.gated for part in (one.response, one.gate)]
+        apart = set(response)
+        elementary = [
+            p for p in self.hypernetwork.parameters() if p.requires_grad and p not in apart
+        ]
+        return [elementary, response] if response else [elementary]
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
+        self.hypernetwork.recentre(z)
+
+    def train_losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Training losses ``(B,)`` of the examples at ``z (B, D)``, or their mean ``(1,)``.
+
+        Args:
+            z: Coordinates, of which the weights are a function.
+            hp: Natural units of the same, ``(B, *shape)`` by name.
+            batch: Of training data, on the device.
+        """
+        network = self.hypernetwork
+        set_modes(network, self._modes)
+        with network.at(z, hp):
+            losses = self._train_loss(network.model, batch, Recorded(hp, self._read))
+        if isinstance(losses, Tensor) and losses.shape in ((), (len(z),)):
+            return losses.reshape(-1)
+        raise ValueError(
+            f"train_loss returned {came(losses)}, but it must return one loss per example, "
+            f"({len(z)},), or their mean, a scalar."
+        )
+
+    def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
+        """Validation loss, a scalar; the model is in eval mode.
+
+        Args:
+            z: Coordinates ``(D,)``, or ``(B, D)`` with a row per example.
+            batch: Of validation data, on the device.
+        """
+        self.hypernetwork.eval()
+        with self.hypernetwork.at(z, {}):
+            return scalar("valid_loss", self._valid_loss(self.hypernetwork.model, batch))
+
+    def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
+        """Takes the training loss at some hyperparameters, all else equal, and compares.
+
+        Args:
+            hps: Natural units by name, ``(B, *shape)``.
+            batch: Of training data, on the device.
+            seed: Of the user's own randomness, the same for each.
+
+        Raises:
+            ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
+                or uses ``model.parameters()``. A rate is read when its layer is called.
+        """
+        network = self.hypernetwork
+        before = copy.deepcopy(network.state_dict())
+        _shake(self.groups[0], seed)  # decay of zeros is zero
+        losses = set()
+        here = network.centre.expand(n_rows(batch), -1)
+        for hp in hps:
+            with private_randomness(seed, here.device):
+                loss = self.train_losses(here, hp, batch).mean()
+            losses.add(float(loss.detach()))
+            _check_direct(loss, [weight.response for weight in network.gated])
+        network.load_state_dict(before)
+        used = {name for name, dropout in network.dropouts.items() if dropout.used}
+        check_effect(hps[0], self._read | used, losses)
+
+    def original(self) -> nn.Module:
+        """The model as it was passed in; not a copy."""
+        return self._plain
+
+    def export(self, z: Tensor) -> nn.Module:
+        """A plain model of the user's class with the weights at ``(D,)``, in the user's modes.
+
+        Its dropout rates that are in the search space are those at ``z``.
+        """
+        network = copy.deepcopy(self.hypernetwork)
+        set_modes(network, self._modes)
+        network.recentre(z.detach())
+        params = self._coordinates.decode(z)
+        for name, dropout in network.dropouts.items():
+            dropout.plain.p = params[name]
+        return replaced(network.model, {part: part.plain for part in network.parts})
+
+
+class Network(nn.Module):
+    """The converted model, and the centre around which it responds.
+
+    Args:
+        model: A copy of the user's; changed.
+        layers: What takes the place of layers in it.
+        dropouts: Likewise of dropout layers, by the name of their rate in the search space.
+
+    Attributes:
+        centre: ``(D,)``, where the weights are the elementary ones.
+        gated: All weights that respond, tied ones once.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        dropouts: Mapping[str, TunedDropout],
+        n_coordinates: int,
+    ) -> None:
+        super().__init__()
+        self.layers = list(layers)
+        self.dropouts = dict(dropouts)
+        self.gated = list(dict.fromkeys(w for one in layers for w in one.weights().values()))
+        self.parts: list[Layer | TunedDropout] = [*layers, *dropouts.values()]
+        self.model = replaced(model, {part.plain: part for part in self.parts})
+        first = next(p for p in model.parameters() if p.requires_grad)
+        self.register_buffer("centre", first.detach().new_zeros(n_coordinates))
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
+        dz = z - self.centre
+        if dz.any():
+            for weight in self.gated:
+                weight.fold(dz)
+            with torch.no_grad():
+                self.centre.copy_(z)
+
+    @contextmanager
+    def at(self, z: Tensor, hp: Mapping[str, Tensor]) -> Iterator[None]:
+        """Context of weights at coordinates ``(B, D)`` or ``(D,)``, and of rates as in hp."""
+        for layer in self.layers:
+            layer.displacement = z - self.centre
+        for name in self.dropouts.keys() & hp.keys():
+            self.dropouts[name].rates = hp[name].detach()
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.displacement = torch.zeros_like(self.centre)
+
+
+def _dropouts(model: nn.Module, coordinates: Coordinates) -> dict[str, TunedDropout]:
+    """Siblings of the dropout layers whose rates are in the search space, by name there."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    tunable = {f"{path}.p": m for path, m in modules.items() if isinstance(m, DROPOUTS)}
+    found: dict[str, TunedDropout] = {}
+    for name in coordinates.names:
+        if "." not in name:
+            continue
+        if name not in tunable:
+            raise ValueError(
+                f"{name!r} is the path of no dropout rate of the model; {nearest(name, tunable)}. "
+                "A name with a dot tunes a dropout layer of the model as 'path.p'; one without "
+                "a dot is for train_loss to read from hp."
+            )
+        _check_rates(name, coordinates)
+        if twins := [other for other, one in found.items() if one.plain is tunable[name]]:
+            raise ValueError(
+                f"{name!r} and {twins[0]!r} are the same module, which has one rate. Leave one of "
+                "them out of the search space, or give the model two dropout layers."
+            )
+        found[name] = TunedDropout(name.removesuffix(".p"), tunable[name])
+    return found
+
+
+def _check_rates(name: str, coordinates: Coordinates) -> None:
+    ends = (torch.full((coordinates.D,), end) for end in (-LIMIT, LIMIT))
+    low, high = (coordinates.decode(end)[name] for end in ends)
+    if np.shape(low) or not 0 <= low <= high <= _HIGHEST_RATE:
+        raise ValueError(
+            f"{name!r} is a dropout rate: a single number between 0 and {_HIGHEST_RATE}, since "
+            f"what is kept is scaled by 1 / (1 - rate). The search space has the shape "
+            f"{np.shape(low)}, from {np.min(low):.4g} to {np.max(high):.4g}."
+        )
+
+
+def _layers(
+    model: nn.Module, n_coordinates: int, elementary: Collection[str], seed: torch.Generator
+) -> list[Layer]:
+    """Siblings of all layers with trainable weights, except of the elementary ones."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path in elementary:
+        if path not in modules:
+            raise ValueError(
+                f"elementary names {path!r}, which is no module of the model; "
+                f"{nearest(path, modules)}."
+            )
+    # A weight that is tied to an elementary one has no λ to respond to, either.
+    fixed = {p for path in elementary for p in modules[path].parameters()}
+    fixed |= {p for p in model.parameters() if not p.requires_grad}
+    own = {module: _own_weights(module, fixed) for module in model.modules()}
+    paths = {module: path for path, module in reversed(modules.items())}
+    users: dict[nn.Parameter, list[nn.Module]] = {}
+    for module, weights in own.items():
+        if weights and (reason := refusal(module)):
+            raise ValueError(
+                f"{paths[module] or 'The model'} ({type(module).__name__}) has weights that "
+                f"cannot respond to λ: {reason}. List it in elementary=[...] to train it without "
+                'response, or use response="low-rank", which takes any model.'
+            )
+        for weight in weights.values():
+            users.setdefault(weight, []).append(module)
+    gated = {
+        weight: Gated(weight, _axis(weight, by, paths), n_coordinates, bound_of(by[0]), seed)
+        for weight, by in users.items()
+    }
+    return [
+        LAYERS[type(module)](paths[module], module, {n: gated[w] for n, w in weights.items()})
+        for module, weights in own.items()
+        if weights
+    ]
+
+
+def _own_weights(module: nn.Module, fixed: set[nn.Parameter]) -> dict[str, nn.Parameter]:
+    named = module.named_parameters(recurse=False, remove_duplicate=False)
+    return {name: p for name, p in named if p not in fixed}
+
+
+def _axis(weight: nn.Parameter, users: list[nn.Module], paths: Mapping[nn.Module, str]) -> int:
+    """Along which axis of a weight its gates lie: one that all layers that share it can use."""
+    axes = {axis_of(user) % weight.ndim for user in users}
+    if len(axes) == 1:
+        return axes.pop()
+    if all(isinstance(user, nn.Embedding | nn.Linear) for user in users):
+        return 1  # embedding dimensions, which are the linear layer's inputs
+    raise ValueError(
+        f"{' and '.join(paths[user] for user in users)} share a weight of shape "
+        f"{tuple(weight.shape)}, but count its output units along different axes. List one of "
+        "them in elementary=[...]."
+    )
+
+
+def _shake(parameters: list[nn.Parameter], seed: int) -> None:
+    noise = generator(seed)
+    with torch.no_grad():
+        for p in parameters:
+            drawn = torch.randn(p.shape, generator=noise, dtype=p.dtype, device="cpu")
+            p.add_(0.01 * drawn.to(p.device))
+
+
+def _check_direct(loss: Tensor, response: list[nn.Parameter]) -> None:
+    """At the centre response weights have no effect, unless the loss takes them for weights."""
+    if not (response and loss.requires_grad):
+        return
+    slopes = torch.autograd.grad(loss, response, allow_unused=True)
+    if any(slope is not None and slope.any() for slope in slopes):
+        raise ValueError(
+            "train_loss uses model.parameters(), but while the layers respond to λ those are "
+            "two parts of what would be the weights. Use squared_norm(model) or "
+            "squared_norm(model.layer) of optuna_hypernet for their norms."
+        )

@@ -1,0 +1,1060 @@
+"""Layers that respond to hyperparameters, the conversion of a model, and Self-Tuning Networks."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from sklearn.datasets import load_diabetes
+from torch import Tensor
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torch.utils.data import TensorDataset
+
+from optuna_hypernet import squared_norm
+from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.coordinates import Shaped
+from optuna_hypernet.hypertraining import HyperTraining
+from optuna_hypernet.response.layers import LAYERS
+from optuna_hypernet.response.layers import Gated
+from optuna_hypernet.response.layers import Layer
+from optuna_hypernet.response.layers import Linear
+from optuna_hypernet.response.layers import TunedDropout
+from optuna_hypernet.response.layers import axis_of
+from optuna_hypernet.response.structured import EVERYTHING
+from optuna_hypernet.response.structured import Structured
+
+
+CPU = torch.device("cpu")
+RATE = FloatDistribution(0.0, 0.9)
+DECAY = FloatDistribution(1e-5, 1e-1, log=True)
+N = 5  # examples in a batch
+
+
+def seed(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def drawn(*shape: int, number: int = 0) -> Tensor:
+    return torch.randn(shape, generator=seed(number), dtype=torch.float64)
+
+
+def made(build: Any, *arguments: Any, **options: Any) -> Any:
+    """A module in float64 from a fixed seed; the global generator is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(*arguments, **options).double()
+
+
+def layer_of(plain: nn.Module, n_coordinates: int = 2) -> Layer:
+    """The layer's sibling, with gates drawn at random."""
+    gated = {
+        name: Gated(p, axis_of(plain), n_coordinates, 0.5, seed(3))
+        for name, p in plain.named_parameters()
+    }
+    for i, weight in enumerate(gated.values()):
+        weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
+    return LAYERS[type(plain)]("layer", plain, gated)
+
+
+def tokens() -> Tensor:
+    return torch.randint(7, (N, 4), generator=seed())
+
+
+PLAIN: dict[str, tuple[nn.Module, Tensor]] = {
+    "linear": (made(nn.Linear, 3, 4), drawn(N, 3)),
+    "linear of sequences": (made(nn.Linear, 3, 4), drawn(N, 6, 3)),
+    "linear without bias": (made(nn.Linear, 3, 4, bias=False), drawn(N, 3)),
+    "conv1d": (made(nn.Conv1d, 4, 6, 3, padding=1, groups=2), drawn(N, 4, 5)),
+    "conv2d": (made(nn.Conv2d, 2, 3, 3, stride=2, dilation=2), drawn(N, 2, 7, 7)),
+    "conv3d": (made(nn.Conv3d, 2, 3, 2, bias=False), drawn(N, 2, 3, 3, 3)),
+    "embedding": (made(nn.Embedding, 7, 3), tokens()),
+    "padded embedding": (made(nn.Embedding, 7, 3, padding_idx=2), tokens()),
+    "layer norm": (made(nn.LayerNorm, 3), drawn(N, 4, 3)),
+    "layer norm of images": (made(nn.LayerNorm, (2, 3)), drawn(N, 4, 2, 3)),
+    "group norm": (made(nn.GroupNorm, 2, 4), drawn(N, 4, 3, 3)),
+    "batch norm": (made(nn.BatchNorm2d, 4).eval(), drawn(N, 4, 3, 3)),
+    "lstm": (made(nn.LSTM, 3, 4, batch_first=True), drawn(N, 6, 3)),
+    "two lstms": (made(nn.LSTM, 3, 4, num_layers=2), drawn(6, N, 3)),
+    "lstm without bias": (made(nn.LSTM, 3, 4, bias=False), drawn(6, N, 3)),
+}
+
+
+def output(value: Any) -> Tensor:
+    """One tensor; of an LSTM its outputs and its last states."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.cat([value[0].reshape(-1), value[1][0].reshape(-1), value[1][1].reshape(-1)])
+
+
+# --- layers
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_each_example_has_the_weights_of_its_own_lambda(name: str) -> None:
+    """Against a loop: each example alone, through the plain layer with its own weights."""
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    dz = drawn(N, 2, number=9)
+    layer.displacement = dz
+    together = layer(x)
+
+    dim = 1 if isinstance(plain, nn.LSTM) and not plain.batch_first else 0
+    for i in range(N):
+        alone = copy.deepcopy(plain)
+        with torch.no_grad():
+            for weight, parameter in alone.named_parameters():
+                parameter.copy_(layer.weights()[weight].at(dz[i]))
+        one = alone(x.narrow(dim, i, 1))
+        if isinstance(plain, nn.LSTM):
+            torch.testing.assert_close(together[0].narrow(dim, i, 1), one[0])
+            for state, its in zip(together[1], one[1], strict=True):
+                torch.testing.assert_close(state[:, i : i + 1], its)
+        else:
+            torch.testing.assert_close(together[i : i + 1], one)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_equal_rows_give_what_one_displacement_for_all_gives(name: str) -> None:
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement = drawn(2)
+    shared = output(layer(x))
+    layer.displacement = drawn(2).expand(N, -1)
+    torch.testing.assert_close(output(layer(x)), shared)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_at_the_centre_a_layer_is_the_plain_one(name: str) -> None:
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement = torch.zeros(N, 2, dtype=torch.float64)
+    torch.testing.assert_close(output(layer(x)), output(plain(x)))
+
+
+@pytest.mark.parametrize("per_example", [True, False])
+@pytest.mark.parametrize("name", sorted(PLAIN.keys() - {"padded embedding"}))
+def test_gradients_meet_finite_differences(name: str, per_example: bool) -> None:
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    parameters = list(layer.parameters())
+
+    def function(dz: Tensor, *values: Tensor) -> Tensor:
+        names = [n for n, _ in layer.named_parameters()]
+        layer.displacement = dz
+        given = dict(zip(names, values, strict=True))
+        return output(torch.func.functional_call(layer, given, (x,)))
+
+    dz = drawn(N, 2) if per_example else drawn(2)
+    values = [p.detach().clone().requires_grad_() for p in parameters]
+    assert torch.autograd.gradcheck(function, (dz.requires_grad_(), *values), fast_mode=True)
+
+
+def test_padding_neither_learns_nor_responds() -> None:
+    plain, x = PLAIN["padded embedding"]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement = drawn(N, 2)
+    weight = layer.weights()["weight"]
+    assert (x == 2).any()
+    layer(x).square().sum().backward()
+    assert not layer(x)[x == 2].any()
+    assert not weight.response.grad[2].any()
+    assert not weight.elementary.grad[2].any()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_folding_moves_the_centre_and_not_the_map(name: str) -> None:
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement, shift = drawn(N, 2), drawn(2, number=4)
+    before = output(layer(x))
+    for weight in layer.weights().values():
+        weight.fold(shift)
+    layer.displacement = layer.displacement - shift
+    torch.testing.assert_close(output(layer(x)), before)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_squared_norms_are_those_of_the_weights_of_each_example(name: str) -> None:
+    plain, _ = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement = dz = drawn(N, 2)
+    slow = sum(w.at(dz).square().flatten(1).sum(1) for w in layer.weights().values())
+    torch.testing.assert_close(squared_norm(layer), slow)
+    simple = sum(p.square().sum() for p in plain.parameters())
+    torch.testing.assert_close(squared_norm(plain), simple)
+
+
+def test_a_module_without_weights_has_no_norm() -> None:
+    with pytest.raises(ValueError, match="Tanh has no weights"):
+        squared_norm(nn.Tanh())
+
+
+@pytest.mark.parametrize(
+    ("name", "x"),
+    [
+        ("linear", drawn(3 * N, 3)),
+        ("conv2d", drawn(2, 7, 7)),
+        ("group norm", drawn(N + 1, 4, 3)),
+        ("lstm", drawn(6, N, 3)),
+    ],
+)
+def test_inputs_whose_examples_cannot_be_told_are_refused(name: str, x: Tensor) -> None:
+    layer = layer_of(copy.deepcopy(PLAIN[name][0]))
+    layer.displacement = drawn(N, 2)
+    with pytest.raises(ValueError, match=r"input.*5 examples|takes padded"):
+        layer(x)
+
+
+def test_a_weight_that_responds_cannot_be_taken_for_one_tensor() -> None:
+    layer = layer_of(made(nn.Linear, 3, 4))
+    assert layer.in_features == 3
+    with pytest.raises(AttributeError, match=r"layer.weight is not one tensor.*squared_norm"):
+        layer.weight.square()
+    with pytest.raises(AttributeError, match="no attribute 'wait'"):
+        _ = layer.wait
+
+
+# --- dropout
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout])
+def test_dropout_keeps_a_share_of_its_own_per_example(kind: type[nn.Module]) -> None:
+    dropout = TunedDropout("drop", kind())
+    dropout.rates = torch.tensor([0.0, 0.2, 0.9])
+    channelwise = kind in (nn.Dropout1d, nn.Dropout2d)
+    x = torch.randn(3, 4000, 2, generator=seed()) if channelwise else torch.randn(3, 8000)
+    if kind is nn.Dropout2d:
+        x = x[..., None]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        y = dropout(x)
+    changed = (y != x / (1 - dropout.rates.view(-1, *[1] * (x.ndim - 1)))).double()
+    if kind is nn.AlphaDropout:  # mean and variance stay, whatever the rate
+        torch.testing.assert_close(y.mean(1), torch.zeros(3), rtol=0, atol=0.05)
+        torch.testing.assert_close(y.std(1), torch.ones(3), rtol=0.05, atol=0)
+        return
+    torch.testing.assert_close(
+        changed.flatten(1).mean(1).float(), dropout.rates, rtol=0, atol=0.03
+    )
+    assert not (y * changed).any()
+    if channelwise:
+        assert torch.equal(changed.flatten(2).amin(2), changed.flatten(2).amax(2))
+    dropout.eval()
+    assert torch.equal(dropout(x), x)
+
+
+# --- closed form: ridge on scikit-learn's diabetes
+
+
+class Diabetes:
+    """L_T = |X w - y|²/n + e^λ |w|² on 60 rows, at λ = -1 + ε; in closed form."""
+
+    centre = -1.0
+
+    def __init__(self) -> None:
+        x, y = load_diabetes(return_X_y=True)
+        order = np.random.RandomState(0).permutation(len(x))
+        x, y = ((x - x.mean(0)) / x.std(0))[order], (y - y.mean())[order]
+        self.x, self.y = torch.from_numpy(x[:60]), torch.from_numpy(y[:60])
+        self.valid = torch.from_numpy(x[60:]), torch.from_numpy(y[60:])
+
+    def weights(self, shift: Tensor) -> Tensor:
+        """w*(λ), ``(10,)``, differentiable in λ."""
+        penalty = (self.centre + shift).exp() * torch.eye(10, dtype=torch.float64)
+        return torch.linalg.solve(self.x.T @ self.x / 60 + penalty, self.x.T @ self.y / 60)
+
+    def best_affine(self, scale: float) -> tuple[Tensor, Tensor]:
+        """w and J that minimise E L_T(w + J ε, -1 + ε) exactly, by moments of e^ε ε^k."""
+        gram, target = self.x.T @ self.x / 60, self.x.T @ self.y / 60
+        eye = torch.eye(10, dtype=torch.float64)
+        m0 = math.exp(self.centre + scale**2 / 2)
+        m1, m2 = scale**2 * m0, (scale**2 + scale**4) * m0
+        top = torch.cat([gram + m0 * eye, m1 * eye], 1)
+        bottom = torch.cat([m1 * eye, scale**2 * gram + m2 * eye], 1)
+        found = torch.linalg.solve(torch.cat([top, bottom]), torch.cat([target, 0 * target]))
+        return found[:10], found[10:]
+
+
+def relative(got: Tensor, exact: Tensor) -> float:
+    return float((got - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize(
+    ("scale", "weights", "jacobian"),
+    [(0.1, 0.0006, 0.002), (0.3, 0.005, 0.018), (0.5, 0.013, 0.050), (1.0, 0.044, 0.19)],
+)
+def test_a_layer_learns_the_best_affine_response(
+    scale: float, weights: float, jacobian: float
+) -> None:
+    """A structured layer under the exact expectation over ε, by quadrature.
+
+    Its errors against the true best response and Jacobian at λ = -1 are those of the measured
+    table: the response is exact for a small spread, and bends by a known amount for a large one.
+    """
+    data = Diabetes()
+    nodes, mass = np.polynomial.hermite_e.hermegauss(24)
+    epsilon = scale * torch.from_numpy(nodes)[:, None]  # (24, 1)
+    mass = torch.from_numpy(mass / mass.sum())
+    layer = layer_of(made(nn.Linear, 10, 1, bias=False), n_coordinates=1)
+    x = data.x.expand(24, -1, -1)
+
+    def loss() -> Tensor:
+        layer.displacement = epsilon
+        errors = (layer(x)[..., 0] - data.y).square().mean(1)
+        penalty = (data.centre + epsilon[:, 0]).exp() * squared_norm(layer)
+        return mass @ (errors + penalty)
+
+    minimise(loss, list(layer.parameters()))
+    centre = torch.zeros(1, dtype=torch.float64)
+    got = torch.autograd.functional.jacobian(layer.weights()["weight"].at, centre)[0, :, 0]
+    expected, slope = data.best_affine(scale)
+    torch.testing.assert_close(
+        layer.weights()["weight"].elementary[0], expected, rtol=1e-4, atol=1e-3
+    )
+    torch.testing.assert_close(got, slope, rtol=1e-3, atol=1e-2)
+
+    exact = data.weights(centre)
+    true_slope = torch.autograd.functional.jacobian(data.weights, centre)[:, 0]
+    assert relative(expected, exact) == pytest.approx(weights, rel=0.1)
+    assert relative(got, true_slope) == pytest.approx(jacobian, rel=0.1)
+
+
+def minimise(loss: Any, parameters: list[nn.Parameter]) -> None:
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=2000,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+
+
+def test_the_slope_of_a_valid_step_is_that_of_the_best_response() -> None:
+    """With the true w* and its Jacobian in the layer, dL_V/dλ̂ is that of L_V(w*(λ))."""
+    data, centre = Diabetes(), torch.zeros(1, dtype=torch.float64)
+    layer = layer_of(made(nn.Linear, 10, 1, bias=False), n_coordinates=1)
+    weight = layer.weights()["weight"]
+    with torch.no_grad():
+        weight.elementary.copy_(data.weights(centre)[None])
+        weight.response.copy_(torch.autograd.functional.jacobian(data.weights, centre).T)
+        weight.gate.fill_(1.0)
+    x, y = data.valid
+
+    def through_layer(dz: Tensor) -> Tensor:
+        layer.displacement = dz
+        return (layer(x)[:, 0] - y).square().mean()
+
+    def exact(shift: Tensor) -> Tensor:
+        return (x @ data.weights(shift) - y).square().mean()
+
+    got = torch.autograd.functional.jacobian(through_layer, centre)
+    torch.testing.assert_close(got, torch.autograd.functional.jacobian(exact, centre))
+
+
+# --- conversion
+
+
+class Small(nn.Module):
+    """Layers of several kinds, a shared one and a tied weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Embedding(7, 3)
+        self.twice = nn.Linear(3, 3)
+        self.body = nn.Sequential(self.twice, nn.Tanh(), nn.Dropout(0.5), self.twice)
+        self.norm = nn.LayerNorm(3)
+        self.decoder = nn.Linear(3, 7)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.decoder(self.norm(self.body(self.encoder(x))))
+        return y
+
+
+def labels() -> Tensor:
+    return (tokens().sum(1) % 7)[:, None].expand(-1, 4)
+
+
+def small_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    x, y = batch
+    losses = cross_entropy(model(x).transpose(1, 2), y, reduction="none").mean(1)
+    return losses + hp["decay"] * squared_norm(model)
+
+
+def small_valid(model: nn.Module, batch: Any) -> Tensor:
+    return cross_entropy(model(batch[0]).transpose(1, 2), batch[1])
+
+
+SMALL = {"body.2.p": RATE, "decay": DECAY}
+
+
+def small(
+    model: nn.Module | None = None, space: Any = SMALL, loss: Any = small_loss, **options: Any
+) -> Structured:
+    """A response with gates drawn at random."""
+    coordinates = Coordinates(space)
+    model = made(Small) if model is None else model
+    response = Structured(model, loss, small_valid, coordinates, CPU, 0, **options)
+    for i, weight in enumerate(response.hypernetwork.gated):
+        weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
+    return response
+
+
+BATCH = (tokens(), labels())
+
+
+def test_an_exported_model_is_plain_and_predicts_the_same() -> None:
+    """Folded and unfolded: from per-example layers, from shared weights, and exported."""
+    response = small()
+    z = drawn(2)
+    model = response.export(z)
+    assert type(model) is Small
+    assert type(model.body) is nn.Sequential
+    assert not [m for m in model.modules() if isinstance(m, Layer | TunedDropout)]
+    assert model.training
+    assert model.body[0] is model.body[3] is model.twice
+    assert model.decoder.weight is model.encoder.weight
+    assert model.body[2].p == Coordinates(SMALL).decode(z)["body.2.p"]
+    folded = small_valid(model.eval(), BATCH)
+    torch.testing.assert_close(response.valid_loss(z, BATCH), folded, rtol=0, atol=1e-6)
+    rows = response.valid_loss(z.expand(N, -1), BATCH)
+    torch.testing.assert_close(rows, folded, rtol=0, atol=1e-6)
+    response.recentre(z)
+    torch.testing.assert_close(response.valid_loss(z, BATCH), folded, rtol=0, atol=1e-6)
+    assert response.hypernetwork.model.twice.displacement.shape == (2,)
+
+
+def test_train_losses_are_those_of_each_example_with_its_own_model() -> None:
+    """With dropout off, each example alone in its own exported model."""
+    space = {"decay": DECAY}
+    model = made(Small)
+    model.body[2].eval()
+    response = small(model, space)
+    z = drawn(N, 1, number=7)
+    losses = response.train_losses(z, Coordinates(space).natural(z), BATCH)
+    for i in range(N):
+        one = response.export(z[i])
+        hp = Coordinates(space).natural(z[i : i + 1])
+        alone = small_loss(one, (BATCH[0][i : i + 1], BATCH[1][i : i + 1]), hp)
+        torch.testing.assert_close(losses[i : i + 1], alone)
+
+
+def test_a_tied_weight_has_one_response_and_counts_once() -> None:
+    response = small()
+    assert len(response.hypernetwork.gated) == 1 + 2 + 2 + 1  # encoder, twice, norm, decoder.bias
+    parameters = response.hypernetwork.parameters()
+    assert sum(p.numel() for group in response.groups for p in group) == sum(
+        p.numel() for p in parameters
+    )
+    z = drawn(2)
+    with response.hypernetwork.at(z, {}):
+        norm = squared_norm(response.hypernetwork.model)
+    torch.testing.assert_close(norm, squared_norm(response.export(z)))
+
+
+def test_frozen_and_elementary_weights_do_not_respond() -> None:
+    model = made(Small)
+    model.twice.weight.requires_grad_(False)
+    response = small(model, elementary=["decoder", "norm"])
+    names = {one.path: set(one.weights()) for one in response.hypernetwork.layers}
+    # The encoder's only weight is the decoder's.
+    assert names == {"twice": {"bias"}}
+    one, other = response.export(drawn(2)), response.export(-drawn(2))
+    assert torch.equal(one.norm.weight, other.norm.weight)
+    assert torch.equal(one.encoder.weight, other.encoder.weight)
+    assert not torch.equal(one.twice.bias, other.twice.bias)
+    trained = {id(p) for p in response.groups[0]}
+    assert id(response.hypernetwork.model.norm.weight) in trained
+    assert all(p.requires_grad for group in response.groups for p in group)
+
+
+def test_a_response_is_as_large_as_the_paper_says() -> None:
+    """2 D_out (D_in + 1) + 2 D_out n numbers for a layer and n hyperparameters (section 3.2)."""
+    sizes = [(784, 300), (300, 300), (300, 10)]
+    model = nn.Sequential(*(nn.Linear(*pair) for pair in sizes))
+    response = small(model, {name: DECAY for name in ("one", "two", "three")})
+    expected = sum(2 * n_out * (n_in + 1) + 2 * n_out * 3 for n_in, n_out in sizes)
+    assert expected == 661_280
+    assert sum(p.numel() for group in response.groups for p in group) == expected
+
+
+def test_nothing_responds_in_ordinary_training() -> None:
+    response = small(elementary=EVERYTHING)
+    assert not response.hypernetwork.layers
+    assert len(response.groups) == 1
+    z = drawn(N, 2)
+    assert response.train_losses(z, Coordinates(SMALL).natural(z), BATCH).shape == (N,)
+
+
+def test_the_given_model_is_left_alone() -> None:
+    given = made(Small)
+    before = copy.deepcopy(given.state_dict())
+    response = small(given)
+    response.recentre(drawn(2))
+    response.train_losses(drawn(N, 2), Coordinates(SMALL).natural(drawn(N, 2)), BATCH)
+    assert all(torch.equal(before[name], value) for name, value in given.state_dict().items())
+    assert given.body[2].p == 0.5
+    assert type(given.twice) is nn.Linear
+    assert given.training
+
+
+def test_a_single_layer_can_be_the_whole_model() -> None:
+    plain = made(nn.Linear, 3, 4)
+    response = Structured(plain, small_loss, small_valid, Coordinates({"decay": DECAY}), CPU, 0)
+    assert type(response.hypernetwork.model) is Linear
+    assert type(response.export(drawn(1))) is nn.Linear
+
+
+class Odd(nn.Module):
+    """Has a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(x) * self.scale
+        return y
+
+
+class Mine(nn.Linear):
+    """A subclass may do anything."""
+
+
+def tied(one: nn.Module, other: nn.Module) -> nn.Module:
+    other.weight = one.weight
+    return nn.Sequential(one, other)
+
+
+@pytest.mark.parametrize(
+    ("model", "space", "options", "message"),
+    [
+        (Odd(), {}, {}, r"The model \(Odd\) has weights .*elementary="),
+        (nn.Sequential(Mine(2, 2)), {}, {}, r"0 \(Mine\) has weights that cannot respond"),
+        (nn.LSTM(2, 2, bidirectional=True), {}, {}, "bidirectional"),
+        (nn.Conv1d(2, 2, 3, padding_mode="circular"), {}, {}, "padding_mode is not 'zeros'"),
+        (nn.Embedding(3, 2, max_norm=1.0), {}, {}, "max_norm"),
+        (nn.MultiheadAttention(2, 1), {}, {}, "MultiheadAttention"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, {}, "Parametrized"),
+        (tied(nn.Linear(2, 2), nn.LayerNorm((2, 2))), {}, {}, r"0 and 1 share .*elementary"),
+        (Small(), {}, {"elementary": ["decode"]}, r"'decode'.*nearest.*'decoder'"),
+        (Small(), {"body.3.p": RATE}, {}, r"'body.3.p'.*nearest.*'body.2.p'"),
+        (Small(), {"norm.eps": RATE}, {}, "path of no dropout rate"),
+        (nn.Linear(2, 2), {"drop.p": RATE}, {}, "there are none at all"),
+        (Small(), {"body.2.p": FloatDistribution(0.0, 1.0)}, {}, r"between 0 and 0.95.*to 1"),
+        (Small(), {"body.2.p": FloatDistribution(-0.5, 0.5)}, {}, "from -0.5 to 0.5"),
+        (Small(), {"body.2.p": Shaped(RATE, (3,))}, {}, r"shape \(3,\)"),
+        (Small().half(), {}, {}, "float16"),
+        (nn.Sequential(nn.BatchNorm1d(2)), {}, {}, "running statistics"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(
+    model: nn.Module, space: Any, options: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(model, {**space, "decay": DECAY}, **options)
+
+
+def test_one_rate_of_a_shared_dropout() -> None:
+    drop = nn.Dropout()
+    model = nn.Sequential(drop, nn.Linear(2, 2), drop)
+    with pytest.raises(ValueError, match=r"'2.p' and '0.p' are the same module"):
+        small(model, {"0.p": RATE, "2.p": RATE})
+
+
+def test_a_part_of_the_model_that_cannot_respond_may_stay_elementary() -> None:
+    response = small(Odd().double(), {"decay": DECAY}, elementary=[""])
+    assert not response.hypernetwork.layers
+
+
+def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None:
+    norm = nn.BatchNorm1d(4, track_running_stats=False).double()
+    layer = layer_of(norm)
+    x = drawn(N, 4)
+    layer.displacement = drawn(2).expand(N, -1)
+    expected = (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt()
+    weight, bias = (layer.weights()[name].at(drawn(2)) for name in ("weight", "bias"))
+    torch.testing.assert_close(layer(x), expected * weight + bias)
+
+
+# --- the loop
+
+
+def regression(n: int = 60) -> tuple[Tensor, Tensor]:
+    x = drawn(n, 3, number=1).float()
+    return x, (x[:, :1] - 2 * x[:, 1:2] + 0.3 * drawn(n, 1, number=2)).float()
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+        self.body = nn.Sequential(nn.Linear(3, width), nn.Tanh(), self.drop, nn.Linear(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return y
+
+
+SPACE = {"drop.p": RATE, "decay": DECAY, "noise": FloatDistribution(0.0, 1.0)}
+
+
+def net_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    noisy = batch[0] + hp["noise"][:, None] * torch.randn_like(batch[0])
+    return (model(noisy) - batch[1]).square().mean(1) + hp["decay"] * squared_norm(model)
+
+
+def net_valid(model: nn.Module, batch: Any) -> Tensor:
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def training(batch: int = 8, **changed: Any) -> HyperTraining:
+    """30 rows in batches of 8, so the last one is short; of the other 30, a batch of one."""
+    x, y = regression()
+    arguments: dict[str, Any] = {
+        "model": made(Net).float(),
+        "search_space": SPACE,
+        "train_loss": net_loss,
+        "valid_loss": net_valid,
+        "train_data": DataLoader(TensorDataset(x[:30], y[:30]), batch, shuffle=True),
+        "valid_data": DataLoader(TensorDataset(x[30:], y[30:]), 29, shuffle=True),
+        "response": "structured",
+        "seed": 3,
+    }
+    return HyperTraining(**{**arguments, **changed})
+
+
+def test_each_step_moves_its_own_and_nothing_else() -> None:
+    one = training()
+    one.fit(30, patience=100)
+    bilevel = one._bilevel
+    states = [copy.deepcopy(bilevel.state_dict())]
+    for step in (
+        lambda: bilevel.train_step(Around(0.5), None),
+        lambda: bilevel.adaptive_valid_step(1e-3),
+    ):
+        step()
+        states.append(copy.deepcopy(bilevel.state_dict()))
+    start, trained, validated = states
+    mine, hyper = ("phi", "optimizers"), ("z", "log_scale", "hyper_optimizers")
+    for name in mine:
+        assert moved(start[name], trained[name])
+        assert not moved(trained[name], validated[name])
+    for name in hyper:
+        assert not moved(start[name], trained[name])
+        assert moved(trained[name], validated[name])
+    assert all(p.grad is None for p in one._response.hypernetwork.parameters())
+
+
+def moved(before: Any, after: Any) -> bool:
+    """Whether anything in two nested states differs by a bit."""
+    if isinstance(before, Tensor):
+        return not torch.equal(before, after)
+    if isinstance(before, dict):
+        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
+    if isinstance(before, list | tuple):
+        return len(before) != len(after) or any(map(moved, before, after))
+    return bool(before != after)
+
+
+def quadratic(entropy: float, steps: int) -> Bilevel:
+    """L_V = 2 + mean of (z - 1)²/2: with τ, σ goes to √τ, in closed form."""
+
+    class Bowl:
+        per_example = True
+
+        def __init__(self) -> None:
+            self.hypernetwork = nn.Linear(1, 1)
+            self.groups = [list(self.hypernetwork.parameters())]
+
+        def recentre(self, z: Tensor) -> None: ...
+
+        def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
+            return 2 + 0.5 * (z - 1).square().mean()
+
+    bilevel = Bilevel(
+        Bowl(),  # type: ignore[arg-type]
+        Coordinates({"x": RATE}),
+        Batches("train_data", [torch.zeros(64)], CPU, 0),
+        Batches("valid_data", [torch.zeros(64)], CPU, 0),
+        lambda phi: torch.optim.SGD(phi, lr=0.1),
+        lambda z: torch.optim.Adam(z, lr=0.05),
+        torch.zeros(1, dtype=torch.float64),
+        0,
+    )
+    bilevel.reset_scale(0.5)
+    for step in range(steps):
+        bilevel.resize(1, 1 - step / steps)
+        bilevel.adaptive_valid_step(entropy)
+    return bilevel
+
+
+def test_the_spread_goes_where_entropy_and_curvature_balance() -> None:
+    """d/dσ of σ²/2 - τ log σ is zero at σ = √τ."""
+    bilevel = quadratic(0.09, 500)
+    assert float(bilevel.z[0].detach()) == pytest.approx(1.0, abs=0.02)
+    assert float(bilevel.scale[0]) == pytest.approx(0.3, rel=0.05)
+    assert not bilevel.pinned()
+
+
+@pytest.mark.parametrize(("entropy", "end"), [(0.0, 0.05), (9.0, 2.0)])
+def test_the_spread_stays_between_its_floor_and_its_ceiling(entropy: float, end: float) -> None:
+    bilevel = quadratic(entropy, 400)
+    assert float(bilevel.scale[0]) == pytest.approx(end)
+    assert bilevel.pinned() == ["x"]
+
+
+def test_a_spread_at_its_end_is_told() -> None:
+    with pytest.warns(UserWarning, match=r"spread of \['drop.p', 'decay', 'noise'\] ended at"):
+        training(hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3)).fit(12, entropy=10.0)
+
+
+def test_long_gradients_are_shortened_group_by_group() -> None:
+    """SGD with step 1: a group moves by its gradient, and at most by ``clip``."""
+
+    def distances(clip: float | None) -> list[float]:
+        one = training(clip=clip, optimizer=lambda phi: torch.optim.SGD(phi, lr=1.0))
+        with torch.no_grad():
+            for weight in one._response.hypernetwork.gated:
+                weight.gate.fill_(0.1)
+        before = [[p.detach().clone() for p in group] for group in one._response.groups]
+        one._bilevel.train_step(Around(0.5), None)
+        pairs = zip(one._response.groups, before, strict=True)
+        return [
+            math.sqrt(
+                sum(float((p - q).detach().square().sum()) for p, q in zip(*pair, strict=True))
+            )
+            for pair in pairs
+        ]
+
+    free, short = distances(None), distances(0.01)
+    assert min(free) > 0.01
+    assert short == pytest.approx([0.01, 0.01], rel=1e-3)
+
+
+# --- the door
+
+
+def test_a_valid_step_has_the_slope_of_the_best_response() -> None:
+    """Ridge through the whole loop: φ learnt in train steps, dL_V/dλ̂ against the closed form."""
+    x, y = (part.double() for part in regression())
+    one = training(
+        model=made(nn.Linear, 3, 1, bias=False),
+        search_space={"decay": FloatDistribution(0.1, 1.0, log=True)},
+        train_loss=lambda model, batch, hp: (
+            (model(batch[0]) - batch[1]).square().mean(1) + hp["decay"] * squared_norm(model)
+        ),
+        train_data=[(x[:30], y[:30])],
+        valid_data=[(x[30:], y[30:])],
+        optimizer=lambda phi: torch.optim.Adam(phi, lr=0.01),
+    )
+    for step in range(1000):
+        one._bilevel.resize(1 - step / 1000, 1)
+        one._bilevel.train_step(Around(0.15), None)
+
+    def exact(z: Tensor) -> Tensor:
+        penalty = one.coordinates.natural(z)["decay"] * torch.eye(3, dtype=torch.float64)
+        w = torch.linalg.solve(x[:30].T @ x[:30] / 30 + penalty, x[:30].T @ y[:30] / 30)
+        return (x[30:] @ w - y[30:]).square().mean()
+
+    def learnt(z: Tensor) -> Tensor:
+        return one._response.valid_loss(z, (x[30:], y[30:]))
+
+    z = one._bilevel.z.detach()
+    torch.testing.assert_close(learnt(z).detach(), exact(z), rtol=0.03, atol=0)
+    slopes = [torch.autograd.functional.jacobian(loss, z) for loss in (learnt, exact)]
+    torch.testing.assert_close(*slopes, rtol=0.1, atol=0)
+
+
+def test_self_tuning_comes_back_from_a_harmful_start() -> None:
+    """Dropout and decay that spoil a net go down, and so does its loss; also replayed."""
+    start = {"drop.p": 0.8, "decay": 0.05}
+    one = training(
+        search_space={name: SPACE[name] for name in start},
+        train_loss=lambda model, batch, hp: net_loss(
+            model, batch, {**hp, "noise": hp["decay"] * 0}
+        ),
+        start=start,
+        train_data=[tuple(part[:30] for part in regression())],
+    )
+    tuned = one.fit(400, patience=400)
+    constant = one.train(start, steps=400)
+    assert tuned.true_loss < 0.8 * constant.true_loss
+    assert all(tuned.params[name] < 0.5 * start[name] for name in start)
+    assert tuned.predicted_loss == pytest.approx(tuned.true_loss, rel=1e-5)
+    assert type(tuned.model) is Net
+    assert tuned.model.drop.p == tuned.params["drop.p"]
+    assert tuned.schedule["decay"].shape == tuned.steps.shape
+    replayed = one.replay(tuned)
+    assert replayed.steps.tolist() == tuned.steps.tolist()
+    assert replayed.true_loss < 0.8 * constant.true_loss
+    assert type(replayed.model) is Net
+
+
+def test_same_seed_same_result_and_no_global_state() -> None:
+    before = torch.get_rng_state()
+    one, other = training().fit(30), training().fit(30)
+    assert [point.params for point in one.path] == [point.params for point in other.path]
+    assert not moved(one.model.state_dict(), other.model.state_dict())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Interrupted(Exception):
+    """Ctrl-C, a power cut, a time limit."""
+
+
+def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path) -> None:
+    calls = 0
+
+    def interrupting(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 30:
+            raise Interrupted
+        return net_valid(model, batch)
+
+    file = tmp_path / "run.pt"
+    whole = training().fit(epochs=12)
+    with pytest.raises(Interrupted):
+        training(valid_loss=interrupting).fit(epochs=12, checkpoint=file)
+    resumed = training().fit(epochs=12, checkpoint=file)
+    assert not moved(whole.model.state_dict(), resumed.model.state_dict())
+    assert whole.path == resumed.path
+
+
+def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        return training().fit(epochs=6, trial=trial).true_loss
+
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    assert trial.user_attrs["schedule"].keys() == SPACE.keys()
+    assert len(trial.user_attrs["schedule"]["drop.p"]) == len(trial.user_attrs["steps"]) == 6
+    assert trial.user_attrs["params"].keys() == SPACE.keys()
+
+
+def test_a_pruned_trial_has_its_path_stored() -> None:
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
+    study.optimize(lambda trial: training().fit(epochs=6, trial=trial).true_loss, n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert len(trial.user_attrs["schedule"]["decay"]) == 1
+
+
+def test_augmentation_reads_hp_in_train_steps_only() -> None:
+    seen: list[int] = []
+
+    def augment(batch: Any, hp: Any, seed: torch.Generator) -> Any:
+        x, y = batch
+        seen.append(len(x))
+        assert hp["noise"].shape == (len(x),)
+        return x + hp["noise"][:, None] * torch.randn(x.shape, generator=seed), y
+
+    def plain_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        losses = (model(batch[0]) - batch[1]).square().mean(1)
+        return (losses + hp["decay"] * squared_norm(model)).mean()
+
+    one = training(train_loss=plain_loss, augment=augment)
+    seen.clear()
+    one._bilevel.valid_step()
+    one.predict(one.params)
+    assert not seen
+    one._bilevel.train_step(Around(0.5), None)
+    assert seen == [8]
+    other = training(train_loss=plain_loss, augment=augment).fit(12)
+    again = training(train_loss=plain_loss, augment=augment).fit(12)
+    assert not moved(other.model.state_dict(), again.model.state_dict())
+
+
+def test_integers_are_rounded_for_the_loss_alone() -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        assert torch.equal(hp["kept"], hp["kept"].round())
+        mask = torch.arange(3) < hp["kept"][:, None]
+        return (model(batch[0] * mask) - batch[1]).square().mean(1)
+
+    tuned = training(search_space={"kept": IntDistribution(1, 3)}, train_loss=loss).fit(30)
+    assert tuned.params["kept"] in (1, 2, 3)
+
+
+def test_a_rate_can_be_read_by_the_loss_too() -> None:
+    """As where a penalty has to follow the dropout rate; a row per example, on its way to it."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        assert torch.equal(hp["drop.p"], model.drop.rates)
+        return (model(batch[0]) - batch[1]).square().mean(1) + hp["drop.p"] * squared_norm(model)
+
+    training(search_space={"drop.p": RATE}, train_loss=loss)
+
+
+def test_batches_of_one_train() -> None:
+    assert math.isfinite(training(batch=1).fit(20).true_loss)
+
+
+def test_recurrent_and_convolutional_models_are_tuned() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(1, 4, 2)
+            self.norm = nn.GroupNorm(2, 4)
+            self.drop = nn.Dropout1d()
+            self.lstm = nn.LSTM(4, 5)
+            self.head = nn.Linear(5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.drop(self.norm(self.conv(x[:, None])))
+            y = self.lstm(y.permute(2, 0, 1))[0][-1]
+            z: Tensor = self.head(y)
+            return z
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (model(batch[0]) - batch[1]).square().mean(1)
+
+    one = training(model=made(Recurrent).float(), search_space={"drop.p": RATE}, train_loss=loss)
+    tuned = one.fit(24)
+    x, y = regression()
+    loss_of_plain = net_valid(tuned.model.eval(), (x[30:], y[30:])).item()
+    assert loss_of_plain == pytest.approx(tuned.predicted_loss, rel=1e-5)
+
+
+# --- bad input
+
+
+def mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    decay = sum(p.square().sum() for p in model.parameters())
+    return net_loss(model, batch, hp) + hp["decay"] * decay
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (
+            {"search_space": {**SPACE, "lr": DECAY}},
+            ValueError,
+            r"never reads \['lr'\].*outer study",
+        ),
+        (
+            {"train_loss": mean_of_parameters},
+            ValueError,
+            r"uses model.parameters\(\).*squared_norm",
+        ),
+        (
+            {"train_loss": lambda model, batch, hp: net_loss(model, batch, hp)[:, None]},
+            ValueError,
+            r"train_loss returned shape \(8, 1\).*one loss per example, \(8,\)",
+        ),
+        (
+            {"search_space": {"drop.q": RATE, **SPACE}},
+            ValueError,
+            r"'drop.q'.*nearest there are \['drop.p'",
+        ),
+        (
+            {
+                "model": nn.Linear(3, 1),
+                "search_space": {"noise": FloatDistribution(0.0, 1.0)},
+                "train_loss": lambda model, batch, hp: (
+                    (model(batch[0]) - batch[1]).square().mean() + 0 * hp["noise"].mean()
+                ),
+            },
+            ValueError,
+            "same value at both ends",
+        ),
+        (
+            {"response": "low-rank", "elementary": ["body"]},
+            ValueError,
+            "elementary is .*structured",
+        ),
+        ({"clip": 0.0}, ValueError, "clip is 0.0, but it must be positive"),
+        ({"response": "low-rank", "augment": len}, ValueError, "augment is .*structured"),
+    ],
+)
+def test_mistakes_are_named_at_once(
+    changed: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        training(**changed)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda one: one.fit(30, samples=4), "samples is 4, but a structured response"),
+        (lambda one: one.fit(30, epochs=2), "steps is 30 and epochs is 2"),
+        (lambda one: one.fit(epochs=0), "epochs is 0"),
+        (lambda one: one.fit(30, entropy=-1.0), "entropy is -1.0"),
+        (lambda one: one.fit(30, scale=0.0), "scale is 0.0"),
+        (lambda one: one.fit_simplified(30), "fit_simplified is not for a structured response"),
+        (lambda one: one.fit_globally(30), "fit_globally is not for a structured response"),
+        (lambda one: one.replay(one.cross_validate(2, steps=1)), "they must increase"),
+    ],
+)
+def test_what_means_nothing_here_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(training())
+
+
+def test_entropy_means_nothing_elsewhere() -> None:
+    x, y = regression()
+    one = HyperTraining(
+        made(Net).float(),
+        {"decay": DECAY},
+        lambda model, batch, hp: net_valid(model, batch) + hp["decay"] * squared_norm(model),
+        net_valid,
+        [(x[:30], y[:30])],
+        [(x[30:], y[30:])],
+        seed=0,
+    )
+    with pytest.raises(ValueError, match=r"entropy is 0.1.*structured"):
+        one.fit(30, entropy=0.1)
+    assert len(one.replay(one.fit(epochs=30)).path) > 1
+
+
+def test_a_flattened_batch_is_named() -> None:
+    class Flat(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.repeat(2, 1))[: len(x)]
+
+    with pytest.raises(ValueError, match=r"body.0 got an input of shape \(16, 3\).*8 examples"):
+        training(model=made(Flat).float())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    calls = 0
+
+    def breaking(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return net_loss(model, batch, hp) * (math.nan if calls > 20 else 1.0)
+
+    one = training(train_loss=breaking)
+    file = tmp_path / "run.pt"
+    with pytest.raises(
+        FloatingPointError, match=r"training loss is nan after 18 train steps, at drop.p = 0\.\d+"
+    ):
+        one.fit(60, checkpoint=file)
+    assert torch.load(file, weights_only=True)["record"]["done"] > 0
+    assert all(p.isfinite().all() for p in one.best_response(one.params).parameters())

@@ -1,0 +1,76 @@
+"""The benchmark of studies that are told the model: its accounts and its command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+pytest.importorskip("torch", reason="pip install torch")
+pytest.importorskip("matplotlib", reason="pip install matplotlib")
+
+from benchmarks import MissingError
+from benchmarks import training_study
+from benchmarks.training_study import BATCH
+from benchmarks.training_study import Data
+from benchmarks.training_study import Run
+
+
+@pytest.fixture(scope="module")
+def small() -> Data:
+    """500 digits of 7 x 7 pixels to learn from, and as many to validate on."""
+    try:
+        return training_study.load("mnist", 500, 500, 4)
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+def test_split_is_disjoint_and_the_same_for_everybody(small: Data) -> None:
+    again = training_study.load("mnist", 500, 500, 4)
+    seen = {tuple(row.tolist()) for row in small.train.x}
+
+    assert small.pixels == 49
+    assert (small.train.y == again.train.y).all()
+    assert not [row for row in small.valid[0] if tuple(row.tolist()) in seen]
+
+
+def test_training_learns_and_is_repeatable(small: Data) -> None:
+    params = {name: kind.low for name, kind in training_study.SPACE.items()}
+    untrained, trained, again = (training_study.train(small, params, n, 0) for n in (0, 60, 60))
+
+    assert trained == again
+    assert trained[0] < 0.7 * untrained[0]
+
+
+def test_every_gradient_step_is_counted(small: Data) -> None:
+    """Trials, two λ for each of 1,000 steps, 320 predictions over 500, one when it was made."""
+    run = training_study.study("hypernet", small, trials=1, steps=5, seed=0)
+
+    assert run.steps[0] == pytest.approx(5 + 2000 + (320 + 1) * 500 / BATCH / 3)
+    assert run.valid.shape == run.test.shape == run.seconds.shape == (1,)
+
+
+def test_first_trial_that_is_as_low() -> None:
+    valid = np.array([3.0, 1.0, 2.0])
+    run = Run(valid, valid, valid, valid)
+
+    assert [run.first(loss) for loss in (3.0, 1.5, 1.0, 0.5)] == [0, 1, 1, None]
+
+
+def test_command_prints_its_table_and_writes_its_figure(
+    small: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    training_study.add_arguments(parser)
+    trials = ["--sets", "mnist", "--trials", "1", "--peer-trials", "2", "--steps", "5"]
+    sizes = ["--train", "500", "--valid", "500", "--pool", "4"]
+    out = tmp_path / "figure.svg"
+    arguments = parser.parse_args([*trials, *sizes, "--out", str(out)])
+
+    assert training_study.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert [printed.count(f"\n{name} ") for name in ("hypernet", "tpe", "gp")] == [1, 1, 1]
+    assert out.read_text(encoding="utf-8").startswith("<svg")
