@@ -28,7 +28,6 @@ from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.coordinates import Coordinates
 
 
@@ -135,8 +134,10 @@ def test_contenders_of_figure_5_have_the_gradient_of_ridge(
     monkeypatch.setattr(contenders, "TERMS", 300)
     data_of = [(x, y)], [(x_valid, y_valid)]
     optimizers = partial(torch.optim.SGD, lr=0.0), partial(Watched, lr=0.0)
-    settings = (coordinates, loss, squared, *data_of, *optimizers, torch.device("cpu"), 0)
-    for _ in contenders.CONTENDERS[name](Problem(*settings), model, z, Plan(At(), 1, 0, 1, 1)):
+    settings = (coordinates, loss, squared, *data_of, *optimizers, 0)
+    for _ in contenders.CONTENDERS[name](
+        contenders.Setting(*settings), model, z, Plan(At(), 1, 0, 1, 1)
+    ):
         pass
     torch.testing.assert_close(seen[0], exact, rtol=2e-2, atol=1e-4)
 

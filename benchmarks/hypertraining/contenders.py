@@ -15,6 +15,7 @@ A generator yields, after every tick of the plan, a function that gives the mode
 import copy
 from collections.abc import Callable
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,10 +24,16 @@ from torch import Tensor
 from torch import nn
 from torch.func import functional_call
 
+from benchmarks.hypertraining.data import Part
+from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.loop import MakeOptimizer
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.problem import Problem
+from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.response.hypernetworks import Diagonal
+from optuna_hypernet.response.losses import TrainLoss
+from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.weights import Weights
 
 
@@ -34,27 +41,59 @@ UNROLLED, MOMENTUM = 10, 0.9
 TERMS = 5
 STEP = 0.02  # of momentum in the unrolled method, and of the Neumann series
 
+CPU = torch.device("cpu")
+
 Model = Callable[[], nn.Module]
 
 
-def hypernetwork(problem: Problem, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
+@dataclass(frozen=True)
+class Setting:
+    """What contenders share: search space, losses, data, optimizers, seed."""
+
+    coordinates: Coordinates
+    train_loss: TrainLoss
+    valid_loss: ValidLoss
+    train_data: list[Part]
+    valid_data: list[Part]
+    optimizer: MakeOptimizer
+    hyper_optimizer: MakeOptimizer
+    seed: int
+
+    def batches(self) -> tuple[Batches, Batches]:
+        """Of training and of validation, from the start."""
+        return (
+            Batches("train_data", self.train_data, CPU, self.seed),
+            Batches("valid_data", self.valid_data, CPU, self.seed + 1),
+        )
+
+    def weights(self, model: nn.Module) -> Weights:
+        """A response without a hypernetwork yet."""
+        return Weights(model, self.train_loss, self.valid_loss, CPU)
+
+    def bilevel(self, response: Weights, z: Tensor) -> Bilevel:
+        """The loop of a response, from coordinates (D,) on."""
+        optimizers = self.optimizer, self.hyper_optimizer
+        return Bilevel(response, self.coordinates, *self.batches(), *optimizers, z, self.seed)
+
+
+def hypernetwork(setting: Setting, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
     """w_φ(λ̂) by joint training."""
-    response = Weights(model, problem.train_loss, problem.valid_loss, problem.device)
-    owners = response.owners(problem.coordinates.shapes)
-    response.hypernetwork = Diagonal(owners, problem.coordinates.D)
-    bilevel = problem.bilevel(response, z)
+    response = setting.weights(model)
+    owners = response.owners(setting.coordinates.shapes)
+    response.hypernetwork = Diagonal(owners, setting.coordinates.D)
+    bilevel = setting.bilevel(response, z)
     for _ in run(bilevel, plan):
         yield lambda: response.export(bilevel.z.detach())
 
 
 class Losses(nn.Module):
-    """Both losses of a problem as functions of one weight vector ``(P,)``, on the next batch."""
+    """Both losses of a setting as functions of one weight vector ``(P,)``, on the next batch."""
 
-    def __init__(self, problem: Problem, model: nn.Module) -> None:
+    def __init__(self, setting: Setting, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._problem = problem
-        self._batches = problem.train_batches(), problem.valid_batches()
+        self._setting = setting
+        self._batches = setting.batches()
         self._shapes = {f"model.{name}": w.shape for name, w in model.named_parameters()}
         self.initial = nn.utils.parameters_to_vector(model.parameters()).detach()
 
@@ -62,11 +101,11 @@ class Losses(nn.Module):
         return loss(self.model, *arguments)
 
     def train_loss(self, w: Tensor, z: Tensor) -> Tensor:
-        hp = self._problem.coordinates.natural(z)
-        return self._take(w, self._problem.train_loss, self._batches[0].next(), hp)
+        hp = self._setting.coordinates.natural(z)
+        return self._take(w, self._setting.train_loss, self._batches[0].next(), hp)
 
     def valid_loss(self, w: Tensor) -> Tensor:
-        return self._take(w, self._problem.valid_loss, self._batches[1].next())
+        return self._take(w, self._setting.valid_loss, self._batches[1].next())
 
     def export(self, w: Tensor) -> nn.Module:
         model = copy.deepcopy(self.model)
@@ -80,11 +119,11 @@ class Losses(nn.Module):
         return loss
 
 
-def unrolled(problem: Problem, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
+def unrolled(setting: Setting, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
     """dL_V/dλ by reverse mode through the last steps of training."""
-    losses = Losses(problem, model)
+    losses = Losses(setting, model)
     z = nn.Parameter(z.clone())
-    hyper_optimizer = problem.hyper_optimizer([z])
+    hyper_optimizer = setting.hyper_optimizer([z])
     w, velocity = losses.initial, torch.zeros_like(losses.initial)
     for number in range(plan.ticks):
         moves = plan.tick(number)[1] > 0
@@ -99,11 +138,11 @@ def unrolled(problem: Problem, model: nn.Module, z: Tensor, plan: Plan) -> Itera
         yield partial(losses.export, w)
 
 
-def implicit(problem: Problem, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
+def implicit(setting: Setting, model: nn.Module, z: Tensor, plan: Plan) -> Iterator[Model]:
     """dL_V/dλ by the implicit function theorem: -∂L_V/∂w H⁻¹ ∂²L_T/∂w∂λ, H⁻¹ as a series."""
-    losses = Losses(problem, model)
+    losses = Losses(setting, model)
     z, w = nn.Parameter(z.clone()), nn.Parameter(losses.initial)
-    optimizer, hyper_optimizer = problem.optimizer([w]), problem.hyper_optimizer([z])
+    optimizer, hyper_optimizer = setting.optimizer([w]), setting.hyper_optimizer([z])
     for number in range(plan.ticks):
         (train, valid), rates = plan.tick(number), plan.decay(number)
         for _ in range(train):

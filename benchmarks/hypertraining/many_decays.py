@@ -23,19 +23,18 @@ from torch import nn
 from benchmarks import figures
 from benchmarks.hypertraining import data
 from benchmarks.hypertraining.contenders import CONTENDERS
+from benchmarks.hypertraining.contenders import Setting
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import joint
-from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Constant
 from optuna_hypernet.response.hypernetworks import Diagonal
-from optuna_hypernet.response.weights import Weights
 
 
 DECAY = FloatDistribution(1e-7, 1e-2, log=True)
@@ -111,11 +110,11 @@ class ManyDecays:
         self.data = data.batches(split.train, BATCH), data.batches(split.valid, 1000)
 
     @property
-    def problem(self) -> Problem:
+    def setting(self) -> Setting:
         """What the contenders share."""
         coordinates = Coordinates(self.space, torch.float32)
-        settings = (adam, hyper_adam_each, torch.device("cpu"), self.seed)
-        return Problem(coordinates, train_loss, valid_loss, *self.data, *settings)
+        settings = (adam, hyper_adam_each, self.seed)
+        return Setting(coordinates, train_loss, valid_loss, *self.data, *settings)
 
     def losses(self, model: nn.Module) -> tuple[float, float]:
         """Over all validation and all test data."""
@@ -152,9 +151,9 @@ class ManyDecays:
 
     def race(self, name: str, steps: int) -> Curve:
         """One contender from the middle of all ranges."""
-        plan = joint(Around(0.1), 2, steps, 2, None)
-        middle = torch.zeros(self.problem.coordinates.D)
-        ticks = CONTENDERS[name](self.problem, self.model, middle, plan)
+        plan = joint(Around(0.1), 2, steps, 2, steps // 3)
+        middle = torch.zeros(self.setting.coordinates.D)
+        ticks = CONTENDERS[name](self.setting, self.model, middle, plan)
         clock, since, readings = 0.0, time.perf_counter(), []
         for tick, model in enumerate(ticks, 1):
             if tick % max(plan.ticks // READINGS, 1) and tick != plan.ticks:
@@ -170,11 +169,11 @@ def step_cost(problem: ManyDecays, steps: int = 100) -> float:
 
     The plain one is ordinary training: one λ, and a response that does not depend on it.
     """
-    fixed = problem.problem
+    fixed = problem.setting
     start = torch.zeros(fixed.coordinates.D)
     loops = []
     for diagonal in (False, True):
-        response = Weights(problem.model, train_loss, valid_loss, fixed.device)
+        response = fixed.weights(problem.model)
         response.hypernetwork = (
             Diagonal(response.owners(fixed.coordinates.shapes), len(start))
             if diagonal

@@ -25,6 +25,7 @@ from torch import nn
 
 from benchmarks import figures
 from benchmarks.hypertraining import data
+from benchmarks.hypertraining.contenders import Setting
 from benchmarks.hypertraining.norm_penalty import Path
 from benchmarks.hypertraining.one_penalty import CONSTANT
 from benchmarks.hypertraining.one_penalty import PRECISION
@@ -34,13 +35,11 @@ from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Linear
-from optuna_hypernet.response.weights import Weights
 
 
 CLASSES = 10
@@ -106,14 +105,13 @@ class TenPenalties:
 
     def fixed(self, shown: np.ndarray, lambdas: np.ndarray, steps: int) -> np.ndarray:
         """Predictions (n,) of one that only sees the λ of `shown`: a plan of the same loop."""
-        device = torch.device("cpu")
         coordinates = Coordinates(SPACE, torch.float32)
-        response = Weights(self.model, train_loss, valid_loss, device)
+        losses, settings = (train_loss, valid_loss), (adam, hyper_adam, self.seed)
+        setting = Setting(coordinates, *losses, self.train, self.valid, *settings)
+        response = setting.weights(self.model)
         response.hypernetwork = Linear(CLASSES, response.n_weights, generator(self.seed))
-        losses, settings = (train_loss, valid_loss), (adam, hyper_adam, device, self.seed)
-        problem = Problem(coordinates, *losses, self.train, self.valid, *settings)
         rows = torch.stack([coordinates.encode({"penalty": np.exp(row)}) for row in shown])
-        bilevel = problem.bilevel(response, rows[0])
+        bilevel = setting.bilevel(response, rows[0])
         for _ in run(bilevel, Plan(Given(rows), SHOWN, warm_up=steps, cycles=0, ratio=0)):
             pass
         points = [coordinates.encode({"penalty": np.exp(row)}) for row in lambdas]
