@@ -27,6 +27,7 @@ from torch import nn
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
+from optuna_hypernet import squared_norm
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import advance
@@ -296,6 +297,15 @@ def test_training_that_goes_astray_leaves_the_study_going(
     assert [r.levelname for r in optuna_log.records if "hyper-train" in r.message] == ["WARNING"]
 
 
+def test_trials_at_the_start_lie_apart(learnt: HyperTraining) -> None:
+    """Low predictions, each from a part of its own of the Sobol sequence."""
+    study = study_of(HypernetSampler(seed=0, training=copy.deepcopy(learnt)), 4)
+    rows = [[math.log10(value) for value in params.values()] for params in params_of(study)]
+    apart = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(rows) for b in rows[:i]]
+
+    assert min(apart) > 0.3
+
+
 def test_threads_share_one_training(learnt: HyperTraining) -> None:
     study = optuna.create_study(sampler=HypernetSampler(seed=0, training=copy.deepcopy(learnt)))
     study.optimize(objective, n_trials=8, n_jobs=4)
@@ -350,8 +360,11 @@ def test_ranges_that_differ(learnt: HyperTraining) -> None:
 
 def test_a_structured_response_is_refused() -> None:
     """It learns around λ̂ alone, and would predict nothing elsewhere."""
-    made = training(response="structured")
 
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (sum(hp.values()) * squared_norm(model)).mean()
+
+    made = training(response="structured", train_loss=loss)
     with pytest.raises(ValueError, match="advance is not for a structured response"):
         study_of(HypernetSampler(training=made), 1)
 
