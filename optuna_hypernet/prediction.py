@@ -35,7 +35,7 @@ from optuna_hypernet.surrogate.posterior import Posterior
 from optuna_hypernet.threads import one_blas_thread
 
 
-_WARM_UP = 1000  # train steps before the first suggestion
+_WARM_UP = 2000  # train steps before the first suggestion
 _STEPS = 100  # and per finished trial after that
 _EXAMPLES = 500  # of the validation data
 _N_CLOUD = 256  # configurations all over the search space at which the prediction is taken

@@ -68,7 +68,7 @@ class HypernetSampler(BaseSampler):
     that is the prior mean, calibrated by the trials (a score to be maximised has a negative
     slope), and what it does not explain stays uncertain. The study's first trial is where the
     prediction is lowest; until the surrogate takes over, the others are low ones that lie apart.
-    φ learns for 1,000 train steps before the first suggestion, and for 100 after each trial (less
+    φ learns for 2,000 train steps before the first suggestion, and for 100 after each trial (less
     often beyond twenty), as part of the next suggestion. A longer warm-up is a call of
     ``training.advance`` or ``fit_globally`` beforehand.
 

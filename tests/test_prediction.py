@@ -273,10 +273,10 @@ def test_a_resumed_study_trains_anew_and_says_so(
     optuna_log: pytest.LogCaptureFixture,
 ) -> None:
     whole = study_of(HypernetSampler(seed=0, training=training()), 3)
-    study = study_of(HypernetSampler(seed=0, training=training()), 2)
+    study = optuna.create_study(sampler=HypernetSampler(seed=0, training=training()))
+    study.add_trials(whole.trials[:2])
     optuna.logging.set_verbosity(optuna.logging.INFO)
     with optuna_log.at_level(logging.INFO):
-        study.sampler = HypernetSampler(seed=0, training=training())
         study.optimize(quick, n_trials=1)
 
     said = [record for record in optuna_log.records if "hyper-trains" in record.message]

@@ -46,10 +46,10 @@ def test_training_learns_and_is_repeatable(small: Data) -> None:
 
 
 def test_every_gradient_step_is_counted(small: Data) -> None:
-    """Trials, two λ for each of 1,000 steps, 448 predictions over 500, one when it was made."""
+    """Trials, two λ for each of 2,000 steps, 448 predictions over 500, one when it was made."""
     run = training_study.study("hypernet", small, trials=1, steps=5, seed=0)
 
-    assert run.steps[0] == pytest.approx(5 + 2000 + (256 + 6 * 32 + 1) * 500 / BATCH / 3)
+    assert run.steps[0] == pytest.approx(5 + 4000 + (256 + 6 * 32 + 1) * 500 / BATCH / 3)
     assert run.valid.shape == run.test.shape == run.seconds.shape == (1,)
 
 
