@@ -4,6 +4,7 @@
     python -m benchmarks report --storage sqlite:///benchmarks.db --out report.html
     python -m benchmarks optima
     python -m benchmarks training-study
+    python -m benchmarks figure hypertraining-2
     python -m benchmarks.suggestion_time
 
 Map, from what is measured to what is shown:
@@ -26,6 +27,8 @@ Map, from what is measured to what is shown:
     figures.py          arrays -> SVG
     report.py           `report`: the printed table and the HTML page
     training_study.py   `training-study`: a network's regularisation, told the model or not
+    figure.py           `figure`: a figure of a paper, built again
+    hypertraining/      those of Lorraine & Duvenaud (2018)
     suggestion_time.py  seconds per suggestion against finished trials
 
 A new subcommand is a module with `add_arguments(parser)` and `main(args)`, named in `__main__.py`.

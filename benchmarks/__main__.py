@@ -14,6 +14,7 @@ COMMANDS = {  # command -> its module, imported in `main`: worker processes need
     "report": "benchmarks.report",
     "optima": "benchmarks.optima",
     "training-study": "benchmarks.training_study",
+    "figure": "benchmarks.figure",
 }
 
 

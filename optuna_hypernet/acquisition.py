@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 from scipy.special import erfcx
@@ -56,19 +55,6 @@ def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
     shares = np.exp(terms - top)
     total = shares.sum(0)
     return top + np.log(total), shares / total
-
-
-class Acquisition(Protocol):
-    """What a suggestion maximises, as a function of rows."""
-
-    def calibrate(self, rows: Array, active: Mask) -> Array:
-        """Fixes the scale by ``rows (n, d)``; returns the values ``(n,)`` there."""
-
-    def value(self, rows: Array, active: Mask) -> Array:
-        """``(n,)`` at ``rows (n, d)``."""
-
-    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
-        """``(n,)`` at ``rows (n, d)``, and its gradient ``(n, d)``."""
 
 
 class ExpectedImprovement:

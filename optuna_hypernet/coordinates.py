@@ -103,6 +103,7 @@ class Coordinates:
 
     Attributes:
         names: In the order given.
+        shapes: By name, in that order.
         D: How many numbers there are in all.
 
     Raises:
@@ -123,6 +124,7 @@ class Coordinates:
             )
         self._shaped = {name: _checked(name, entry) for name, entry in search_space.items()}
         self.names = list(self._shaped)
+        self.shapes = {name: entry.shape for name, entry in self._shaped.items()}
         self._sizes = [math.prod(entry.shape) for entry in self._shaped.values()]
         self.D = sum(self._sizes)
         columns = [_axis(entry.distribution) for entry in self._shaped.values()]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import qmc
 
-from optuna_hypernet.acquisition import Acquisition
+from optuna_hypernet.acquisition import ExpectedImprovement
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
@@ -96,7 +96,7 @@ class Domain:
 
 
 def propose(
-    acquisition: Acquisition,
+    acquisition: ExpectedImprovement,
     domain: Domain,
     incumbents: Array,
     tried: Array,
@@ -152,7 +152,7 @@ def _perturbed(domain: Domain, incumbents: Array, rng: np.random.Generator) -> A
 
 
 def _flip(
-    acquisition: Acquisition, domain: Domain, starts: Array, scores: Array, known: Array
+    acquisition: ExpectedImprovement, domain: Domain, starts: Array, scores: Array, known: Array
 ) -> tuple[Array, Array]:
     """Moves each start to its best neighbour that differs in one discrete parameter."""
     for _ in range(_FLIPS if len(domain.flipping) else 0):
@@ -187,7 +187,7 @@ def _neighbours(domain: Domain, starts: Array, j: int) -> Array:
 
 
 def _climb(
-    acquisition: Acquisition, domain: Domain, starts: Array, scores: Array
+    acquisition: ExpectedImprovement, domain: Domain, starts: Array, scores: Array
 ) -> tuple[Array, Array]:
     """Projected gradient ascent of all starts at once, with steps normalised per start."""
     j = domain.climbing
@@ -210,7 +210,7 @@ def _climb(
     return np.where(better[:, None], snapped, starts), np.where(better, values, scores)
 
 
-def _polish(acquisition: Acquisition, domain: Domain, start: Array, score: float) -> Array:
+def _polish(acquisition: ExpectedImprovement, domain: Domain, start: Array, score: float) -> Array:
     """L-BFGS-B from one start; the start itself if that did not help."""
     j = domain.climbing
     if not len(j):

@@ -40,9 +40,11 @@ from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.problem import adam
 from optuna_hypernet.bilevel.problem import hyper_adam
+from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.bilevel.reports import Trial
 from optuna_hypernet.bilevel.reports import Watch
 from optuna_hypernet.bilevel.reports import store
+from optuna_hypernet.bilevel.runs import TIE
 from optuna_hypernet.bilevel.runs import Options
 from optuna_hypernet.bilevel.runs import carry_out
 from optuna_hypernet.bilevel.tuned import Point
@@ -52,6 +54,7 @@ from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Constant
+from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.hypernetworks import hypernetwork
 from optuna_hypernet.response.losses import Augment
@@ -83,6 +86,7 @@ class _Manner:
 
 
 _WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
+_DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
 _STRUCTURED = _Manner(
     partial(hyper_adam, length=0.07), None, 0.5, 1e-3, Fraction(1, 10), Fraction(0)
 )
@@ -153,10 +157,12 @@ class HyperTraining:
         train_data: Batches, iterated over many times: a loader, or a list.
         valid_data: Likewise, and other data.
         response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
-            ``"mlp"`` for :meth:`fit_globally`; or a module that maps coordinates ``(k, D)`` to
-            displacements ``(k, P)`` of the P trainable weights. Costs: see the classes in
-            :mod:`optuna_hypernet.response.hypernetworks`. ``"structured"`` for gates on Linear,
-            Conv, Embedding, LSTM and normalisation layers; a step costs two to three plain ones.
+            ``"diagonal"`` for up to one per weight, each named after the weight it acts on and of
+            a shape that broadcasts to it, ``"mlp"`` for :meth:`fit_globally`; or a module that
+            maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
+            Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
+            ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
+            a step costs two to three plain ones.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
@@ -166,7 +172,8 @@ class HyperTraining:
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
             structured response elementary and response weights get one each.
         hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
-            default Adam with steps of 0.03 standard deviations in all, 0.07 if structured.
+            default Adam with steps of 0.03 standard deviations in all, 0.07 if structured, or
+            0.003 along each coordinate if ``"diagonal"``.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
 
@@ -225,7 +232,10 @@ class HyperTraining:
         def weights(model: nn.Module, kind: Name | nn.Module | None) -> Weights:
             made = Weights(model, train_loss, valid_loss, where)
             sizes = (coordinates.D, made.n_weights, generator(seed))
-            network = Constant(*sizes) if kind is None else hypernetwork(kind, *sizes)
+            if kind == "diagonal":
+                network: nn.Module = Diagonal(made.owners(coordinates.shapes), coordinates.D)
+            else:
+                network = Constant(*sizes) if kind is None else hypernetwork(kind, *sizes)
             made.hypernetwork = network.to(where, dtype)
             return made
 
@@ -237,7 +247,7 @@ class HyperTraining:
             ordinary = partial(structured, elementary=EVERYTHING)
         else:
             _only_structured(elementary=elementary, augment=augment)
-            self._manner = _WEIGHTS
+            self._manner = _DIAGONAL if response == "diagonal" else _WEIGHTS
             self._response = weights(model, response)
             ordinary = partial(weights, kind=None)
         hyper_optimizer = hyper_optimizer or self._manner.hyper_optimizer
@@ -330,9 +340,9 @@ class HyperTraining:
                 response a tenth.
             patience: Ends the run after that many evaluations without progress. There are 50, or
                 one per epoch.
-            finish: Steps of ordinary training at the reached λ̂ that the model gets in the end;
-                by default a fifth of all. None of a structured response, whose model is the
-                result of the whole schedule, not of λ̂ alone.
+            finish: Steps of ordinary training at the reached λ̂ that the model gets in the end,
+                unless they leave it worse; by default a fifth of all. None of a structured
+                response, whose model is the result of the whole schedule, not of λ̂ alone.
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
                 from there, bit by bit as if it had not been interrupted.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
@@ -572,8 +582,10 @@ class HyperTraining:
                 "is narrower; or change the range of these hyperparameters.",
                 stacklevel=3,
             )
-        z = record.kept_z
-        trained = self._problem.train(record.kept(self._response), z, finish)
+        z, model = record.kept_z, record.kept(self._response)
+        trained = self._problem.train(model, z, finish)
+        if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
+            trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
         return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)
 

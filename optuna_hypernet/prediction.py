@@ -8,8 +8,8 @@ surrogate without it.
 
 A suggestion asks for thousands of predictions, and for their gradients. Each one is a pass of the
 user's model over validation data, and may take as long as some train steps. So the prediction is
-taken at a few hundred configurations whenever the hypernetwork has learnt on, and interpolated in
-between by the surrogate's own posterior.
+taken at a few hundred configurations whenever the hypernetwork has learnt on, all over the search
+space and where it is lowest, and interpolated in between by the surrogate's own posterior.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ from optuna_hypernet.surrogate.posterior import Posterior
 from optuna_hypernet.threads import one_blas_thread
 
 
-_WARM_UP = 1000  # train steps before the first suggestion
+_WARM_UP = 2000  # train steps before the first suggestion
 _STEPS = 100  # and per finished trial after that
 _EXAMPLES = 500  # of the validation data
 _N_CLOUD = 256  # configurations all over the search space at which the prediction is taken
-_N_LOWEST = 8  # of which so many are perturbed,
-_N_COPIES = 8  # so many times each,
-_SCALE = 0.1  # by so much, in units of the box
+_ROUNDS = 6  # of a search for the lowest prediction, each with
+_N_PARENTS = 8  # lowest ones so far,
+_N_COPIES = 256  # so many changed copies of each,
+_N_CHILDREN = 32  # and predictions at so many of them
+_EDGE = 0.02  # of a range, at either end, which λ hardly ever comes from
 _N_FITTED = 128
 
 
@@ -96,6 +98,7 @@ class Prediction:
 
     Attributes:
         space: The search space of ``training``.
+        lowest: ``(d,)`` the row with the lowest prediction that was found.
 
     Raises:
         ArithmeticError: If no prediction is finite, or they cannot be interpolated.
@@ -104,15 +107,16 @@ class Prediction:
 
     def __init__(self, training: Training) -> None:
         self.space = SearchSpace(training.search_space)
-        cloud = qmc.Sobol(self.space.d, scramble=True, seed=0).random(_N_CLOUD)
-        cloud = self.space.snap(cloud)
-        everywhere = self._take(training, cloud)
-        lowest = cloud[np.argsort(everywhere, kind="stable")[:_N_LOWEST]]
-        near = np.repeat(lowest, _N_COPIES, axis=0)
-        near = near + _SCALE * np.random.default_rng(0).normal(size=near.shape)
-        near = self.space.snap(np.clip(near, 0.0, 1.0))
-        losses = np.concatenate([everywhere, self._take(training, near)])
-        self._interpolate(np.concatenate([cloud, near]), half_log(losses, everywhere))
+        rng = np.random.default_rng(0)
+        rows = self.space.snap(qmc.Sobol(self.space.d, scramble=True, seed=0).random(_N_CLOUD))
+        losses = everywhere = self._take(training, rows)
+        for _ in range(_ROUNDS):
+            self._interpolate(rows, half_log(losses, everywhere))
+            children = self._children(rows[np.argsort(losses, kind="stable")[:_N_PARENTS]], rng)
+            rows = np.concatenate([rows, children])
+            losses = np.concatenate([losses, self._take(training, children)])
+        self._interpolate(rows, half_log(losses, everywhere))
+        self.lowest: Array = rows[np.argmin(np.nan_to_num(losses, nan=np.inf))]
 
     def value(self, rows: Array) -> Array:
         """The prediction ``(n,)`` at ``rows (n, d)``."""
@@ -127,8 +131,25 @@ class Prediction:
         return self.space.pull(by_embedding, rows, np.ones(rows.shape, dtype=bool))
 
     def _take(self, training: Training, rows: Array) -> Array:
-        params = [self.space.decode(row) for row in rows]
+        """Predicted losses ``(n,)``; that of an end is taken a little inside of the range.
+
+        In the coordinates that the response reads, where p(λ) is Gaussian, the ends lie four
+        standard deviations out, where it has never been.
+        """
+        inside = self.space.snap(np.clip(rows, _EDGE, 1 - _EDGE))
+        params = [self.space.decode(row) for row in inside]
         return np.array([training.predict(one, examples=_EXAMPLES) for one in params])
+
+    def _children(self, parents: Array, rng: np.random.Generator) -> Array:
+        """Changed copies of ``parents``, those with the lowest interpolated predictions.
+
+        The lowest prediction often lies in a corner, where hardly a row of the cloud is near.
+        """
+        rows = np.repeat(parents, _N_COPIES, axis=0)
+        step = rng.normal(size=rows.shape) * 10.0 ** rng.uniform(-1.5, 0.0, size=(len(rows), 1))
+        step *= rng.random(rows.shape) < max(0.3, 1.5 / self.space.d)
+        rows = np.unique(self.space.snap(np.clip(rows + step, 0.0, 1.0)), axis=0)
+        return rows[np.argsort(self.value(rows), kind="stable")[:_N_CHILDREN]]
 
     def _interpolate(self, rows: Array, levels: Array) -> None:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""
@@ -176,6 +197,12 @@ class Informed:
         by_rows = self._space.pull(gradient[:, :-1], rows, active)
         return by_rows + by_column * self.slope(rows, active)
 
+    def settle(self, rows: Array) -> Array:
+        """``rows (n, d)`` moved to where the prediction is lowest, as far as it knows them."""
+        rows = rows.copy()
+        rows[:, self._columns] = self._prediction.lowest
+        return rows
+
     def level(self, rows: Array, active: Mask) -> Array:
         """The prediction ``(n,)``."""
         return self._prediction.value(rows[:, self._columns]) * self._asked(active)
@@ -188,25 +215,6 @@ class Informed:
 
     def _asked(self, active: Mask) -> Mask:
         return np.asarray(active[:, self._columns].all(1))
-
-
-class Lowest:
-    """The negative prediction, in the place of an acquisition: before there are any trials."""
-
-    def __init__(self, informed: Informed) -> None:
-        self._informed = informed
-
-    def calibrate(self, rows: Array, active: Mask) -> Array:
-        """The same as :meth:`value`."""
-        return self.value(rows, active)
-
-    def value(self, rows: Array, active: Mask) -> Array:
-        """``(n,)`` at ``rows (n, d)``."""
-        return -self._informed.level(rows, active)
-
-    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
-        """``(n,)`` at ``rows (n, d)``, and its gradient ``(n, d)``."""
-        return self.value(rows, active), -self._informed.slope(rows, active)
 
 
 def half_log(losses: Array, everywhere: Array) -> Array:

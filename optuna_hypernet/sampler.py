@@ -67,10 +67,10 @@ class HypernetSampler(BaseSampler):
     the hypernetwork of step 2 reads about a trial, with a gate of its own: in its linear part
     that is the prior mean, calibrated by the trials (a score to be maximised has a negative
     slope), and what it does not explain stays uncertain. The study's first trial is where the
-    prediction is lowest, by descent; until the surrogate takes over, the others are low ones that
-    lie apart. φ learns for 1,000 train steps before the first suggestion, and for 100 after each
-    trial (less often beyond twenty), as part of the next suggestion. A longer warm-up is a call
-    of ``training.advance``, ``fit`` or ``fit_globally`` beforehand.
+    prediction is lowest; until the surrogate takes over, the others are low ones that lie apart.
+    φ learns for 2,000 train steps before the first suggestion, and for 100 after each trial (less
+    often beyond twenty), as part of the next suggestion. A longer warm-up is a call of
+    ``training.advance`` or ``fit_globally`` beforehand.
 
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it

@@ -13,7 +13,6 @@ from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Informed
-from optuna_hypernet.prediction import Lowest
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
@@ -88,22 +87,22 @@ def _start(request: Request, domain: Domain, tried: Array) -> Array:
     """A row ``(d,)`` without the surrogate: the next one of a Sobol sequence.
 
     With a prediction, the lowest one of the next few. They lie apart from each other, which shows
-    how far the prediction can be trusted. The study's first trial is where the prediction is
-    lowest of all, by descent.
+    how far the prediction can be trusted. The study's first trial is where it is lowest of all.
     """
+    informed = None
+    if request.prediction is not None:
+        informed = Informed(request.space, request.prediction)
     sequence = qmc.Sobol(request.space.d, scramble=True, seed=request.seed)
     if request.number > 0:  # it cannot go forward by nothing
-        sequence.fast_forward(request.number)
+        sequence.fast_forward(request.number * (_N_POINTS if informed else 1))
     points = sequence.random(_N_POINTS)
+    if informed and request.number == 0:
+        points = informed.settle(points)
     points = domain.untried(domain.project(points)[0], tried, _generator(request))
-    if request.prediction is None:
-        return np.asarray(points[0])
-    informed = Informed(request.space, request.prediction)
-    levels = informed.level(points, domain.conditions.active(points))
-    points = points[np.argsort(levels, kind="stable")]
-    if request.number > 0:
-        return np.asarray(points[0])
-    return propose(Lowest(informed), domain, points[:_N_INCUMBENTS], tried, _generator(request))
+    if informed:
+        levels = informed.level(points, domain.conditions.active(points))
+        points = points[np.argsort(levels, kind="stable")]
+    return np.asarray(points[0])
 
 
 def draw(request: Request) -> Array:

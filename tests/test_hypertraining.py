@@ -230,6 +230,31 @@ def test_one_decay_per_weight_beats_the_best_common_one() -> None:
     assert tuned.true_loss < float(ridge.valid_loss(torch.tensor(ridge.best_decay()))) - 0.01
 
 
+def test_a_diagonal_response_learns_the_slopes_of_separate_weights() -> None:
+    """Orthogonal inputs: w*_p = b_p / (s_p + λ_p), and every weight has a slope of its own."""
+    scales = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    target = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    model = nn.Linear(3, 1, bias=False).double()
+    data = [(torch.diag((3 * scales).sqrt()), (3 / scales).sqrt()[:, None] * target[:, None])]
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
+
+    def exact(z: Tensor) -> Tensor:
+        return target / (scales + training.coordinates.natural(z)["weight"][0])
+
+    space = {"weight": Shaped(DECAY, (1, 3))}
+    given = {"train_data": data, "valid_data": data, "optimizer": optimizer, "seed": 0}
+    held = {"hyper_optimizer": lambda z: torch.optim.SGD(z, lr=0.0)}
+    training = HyperTraining(model, space, loss, squared, response="diagonal", **given, **held)
+    training.fit(1500, scale=0.05, patience=1500, finish=0)
+    response = training.state_dict()["phi"]
+    slopes = torch.autograd.functional.jacobian(exact, torch.zeros(3).double())
+    reached = response["offset"] + model.weight[0].detach()
+    torch.testing.assert_close(reached, exact(response["centre"]), rtol=0.02, atol=0)
+    torch.testing.assert_close(response["slope"], slopes.diag(), rtol=0.05, atol=0)
+
+
 # --- steps
 
 

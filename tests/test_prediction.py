@@ -27,6 +27,7 @@ from torch import nn
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
+from optuna_hypernet import squared_norm
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import advance
@@ -272,10 +273,10 @@ def test_a_resumed_study_trains_anew_and_says_so(
     optuna_log: pytest.LogCaptureFixture,
 ) -> None:
     whole = study_of(HypernetSampler(seed=0, training=training()), 3)
-    study = study_of(HypernetSampler(seed=0, training=training()), 2)
+    study = optuna.create_study(sampler=HypernetSampler(seed=0, training=training()))
+    study.add_trials(whole.trials[:2])
     optuna.logging.set_verbosity(optuna.logging.INFO)
     with optuna_log.at_level(logging.INFO):
-        study.sampler = HypernetSampler(seed=0, training=training())
         study.optimize(quick, n_trials=1)
 
     said = [record for record in optuna_log.records if "hyper-trains" in record.message]
@@ -294,6 +295,15 @@ def test_training_that_goes_astray_leaves_the_study_going(
 
     assert len(study.trials) == 6
     assert [r.levelname for r in optuna_log.records if "hyper-train" in r.message] == ["WARNING"]
+
+
+def test_trials_at_the_start_lie_apart(learnt: HyperTraining) -> None:
+    """Low predictions, each from a part of its own of the Sobol sequence."""
+    study = study_of(HypernetSampler(seed=0, training=copy.deepcopy(learnt)), 4)
+    rows = [[math.log10(value) for value in params.values()] for params in params_of(study)]
+    apart = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(rows) for b in rows[:i]]
+
+    assert min(apart) > 0.3
 
 
 def test_threads_share_one_training(learnt: HyperTraining) -> None:
@@ -350,8 +360,11 @@ def test_ranges_that_differ(learnt: HyperTraining) -> None:
 
 def test_a_structured_response_is_refused() -> None:
     """It learns around λ̂ alone, and would predict nothing elsewhere."""
-    made = training(response="structured")
 
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (sum(hp.values()) * squared_norm(model)).mean()
+
+    made = training(response="structured", train_loss=loss)
     with pytest.raises(ValueError, match="advance is not for a structured response"):
         study_of(HypernetSampler(training=made), 1)
 

@@ -21,6 +21,7 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.response.hypernetworks import MLP
 from optuna_hypernet.response.hypernetworks import Constant
+from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Linear
 from optuna_hypernet.response.hypernetworks import LowRank
 from optuna_hypernet.response.hypernetworks import hypernetwork
@@ -194,6 +195,7 @@ def test_hypernetworks_are_as_large_as_they_say() -> None:
         return sum(p.numel() for p in module.parameters())
 
     assert size(Constant(1, 7850, seed())) == 7850
+    assert size(Diagonal(torch.arange(7850), 7850)) == 15_700
     assert size(Linear(1, 7850, seed())) == 15_700  # the paper's local one
     assert size(Linear(10, 7850, seed())) == 86_350  # its ten hyperparameters
     assert size(MLP(1, 7850, seed())) == 7850 * 51 + 50 * 2  # its global one: 400,450
@@ -202,8 +204,43 @@ def test_hypernetworks_are_as_large_as_they_say() -> None:
 
 
 def test_unknown_responses_are_named() -> None:
-    with pytest.raises(ValueError, match=r"response is 'cubic'.*'linear', 'low-rank', 'mlp'"):
+    known = "'linear', 'low-rank', 'mlp', 'diagonal', 'structured'"
+    with pytest.raises(ValueError, match=rf"response is 'cubic'.*{known}"):
         hypernetwork("cubic", 1, 2, seed())
+
+
+def test_each_weight_of_a_diagonal_response_has_its_own_coordinate() -> None:
+    """Shapes as the weight's, a column, a single number, and none: columns of the Jacobian."""
+    weights = Weights(network(), train_loss, valid_loss, CPU)
+    shapes = {"2.weight": (3, 1), "0.weight": (5, 4), "0.bias": ()}
+    owners = weights.owners(shapes)
+    made = Diagonal(owners, 24).double()
+    torch.nn.init.normal_(made.slope, generator=seed())
+    weights.hypernetwork = made
+    weights.recentre(torch.randn(24, generator=seed(), dtype=torch.float64))
+    z = torch.randn(24, generator=seed(1), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda z: weights.at(z[None])[0], z)  # (P, D)
+    row = [*range(3, 23), *[23] * 5, *[0] * 5, *[1] * 5, *[2] * 5, None, None, None]
+    slow = torch.zeros_like(jacobian)
+    for p, coordinate in enumerate(row):
+        if coordinate is not None:
+            slow[p, coordinate] = made.slope[p].detach()
+    torch.testing.assert_close(jacobian, slow)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"decay": (5, 4)}, r"'decay' is not named after a trainable weight.*'0.weight'"),
+        ({"0.weight": (4, 5)}, r"'0.weight' has the shape \(4, 5\), which does not broadcast"),
+        ({"0.bias": (1, 5)}, r"'0.bias' has the shape \(1, 5\)"),
+    ],
+)
+def test_coordinates_without_a_weight_are_named(
+    shapes: dict[str, tuple[int, ...]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Weights(network(), train_loss, valid_loss, CPU).owners(shapes)
 
 
 def test_a_response_of_the_wrong_width_is_refused() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch import nn
 
 
-Name = Literal["linear", "low-rank", "mlp"]
+Name = Literal["diagonal", "linear", "low-rank", "mlp"]
 
 
 class Constant(nn.Module):
@@ -60,6 +60,45 @@ class Linear(nn.Module):
             self.centre.copy_(z)
 
 
+class Diagonal(nn.Module):
+    """δ_p(z) = b_p + d_p (z_o(p) - c_o(p)): each weight answers to one coordinate o(p), its own.
+
+    For one penalty per weight, or per row, column or layer of weights. With curvatures H of the
+    training loss in w and M = ∂²L_T/∂w∂z, the best response has the slope -H⁻¹ M, and M has one
+    entry in every row. What is learnt is d_p = -M_p / H_pp, H as if it were diagonal: the right
+    sign, so that λ̂ knows which way to go. Every train step says something about every slope,
+    where units that mix all coordinates would learn next to nothing of any single one.
+
+    Memory: 2 P numbers, and an optimizer's multiple of it. Time of a step: k P multiplications,
+    beside k passes of the model, plus the optimizer's over 2 P.
+
+    Args:
+        owners: ``(P,)`` the coordinate of each weight; ``n_coordinates`` for none.
+        n_coordinates: D.
+    """
+
+    def __init__(self, owners: Tensor, n_coordinates: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(_zeros(len(owners)))
+        self.slope = nn.Parameter(_zeros(len(owners)))
+        self.register_buffer("owners", owners, persistent=False)
+        self.register_buffer("centre", _zeros(n_coordinates))
+
+    owners: Tensor
+    centre: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(k, D)`` → ``(k, P)``."""
+        apart = nn.functional.pad(z - self.centre, (0, 1))  # (k, D + 1), the last for no owner
+        return torch.addcmul(self.offset, apart[:, self.owners], self.slope)
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
+        with torch.no_grad():
+            self.offset.copy_(self(z[None])[0])
+            self.centre.copy_(z)
+
+
 class LowRank(nn.Module):
     """δ(z) = b + U V (z - c), with ``rank`` linear units between; for up to thousands of them.
 
@@ -91,7 +130,10 @@ class LowRank(nn.Module):
 
 
 class MLP(nn.Module):
-    """δ(z) = b + U tanh(V z + c): bends enough to hold the best response over a whole range.
+    """δ(z) = b + U tanh(V z + c) / hidden: bends enough to hold the best response over a range.
+
+    The mean over the units, not their sum: Adam moves each column of U by one step size, and all
+    together would move the weights by ``hidden`` of them.
 
     Memory: P (hidden + 1) + hidden (D + 1) numbers, and an optimizer's multiple of it. Time of a
     step: 2 k hidden (P + D) multiplications, beside k passes of the model, plus the optimizer's.
@@ -109,8 +151,8 @@ class MLP(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
-        units = torch.tanh(torch.addmm(self.shift, z, self.down.T))
-        return torch.addmm(self.offset, units, self.up.T)
+        units = torch.tanh(torch.addmm(self.shift, z, self.down.T))  # (k, hidden)
+        return torch.addmm(self.offset, units / len(self.shift), self.up.T)
 
 
 def _zeros(*shape: int) -> Tensor:
@@ -132,7 +174,7 @@ _BY_NAME: dict[str, type[Linear | LowRank | MLP]] = {
 def hypernetwork(
     response: Name | nn.Module, n_coordinates: int, n_weights: int, seed: torch.Generator
 ) -> nn.Module:
-    """The hypernetwork of that name, or a copy of the user's own.
+    """The hypernetwork of that name, or a copy of the user's own; :class:`Diagonal` needs more.
 
     Raises:
         ValueError: If there is none of that name.
@@ -141,7 +183,8 @@ def hypernetwork(
         return copy.deepcopy(response)
     if response not in _BY_NAME:
         raise ValueError(
-            f"response is {response!r}, but it must be one of {[*_BY_NAME, 'structured']}, or a "
-            f"torch module that maps coordinates (k, {n_coordinates}) to weights (k, {n_weights})."
+            f"response is {response!r}, but it must be one of "
+            f"{[*_BY_NAME, 'diagonal', 'structured']}, or a torch module that maps coordinates "
+            f"(k, {n_coordinates}) to weights (k, {n_weights})."
         )
     return _BY_NAME[response](n_coordinates, n_weights, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from torch.func import vmap
 
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Linear
 from optuna_hypernet.response.hypernetworks import LowRank
 from optuna_hypernet.response.losses import Recorded
@@ -97,9 +99,41 @@ class Weights:
         weights: Tensor = self._initial + displacement
         return weights
 
+    def owners(self, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+        """The coordinate that each weight has of its own, ``(P,)``; D for those without.
+
+        Args:
+            shapes: Of the hyperparameters by name, in the order of the coordinates. One is named
+                after the weight it belongs to, and its shape broadcasts to the weight's.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        free = sum(map(math.prod, shapes.values()))
+        found = {name: torch.full(shape, free) for name, shape in self._shapes.items()}
+        start = 0
+        for name, shape in shapes.items():
+            if name not in found:
+                raise ValueError(
+                    f"Hyperparameter {name!r} is not named after a trainable weight of the model, "
+                    f"but response='diagonal' has to know which one it acts on: one of "
+                    f"{list(found)}. Rename it, or use another response."
+                )
+            own = torch.arange(start, start + math.prod(shape)).reshape(shape)
+            start += own.numel()
+            try:
+                found[name] = own.expand(found[name].shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Hyperparameter {name!r} has the shape {shape}, which does not broadcast to "
+                    f"the weight's {tuple(self._shapes[name])}. Give it that shape, or one of "
+                    "the same number of dimensions with ones in it."
+                ) from error
+        return torch.cat([own.reshape(-1) for own in found.values()])
+
     def recentre(self, z: Tensor) -> None:
         """Tells a hypernetwork that has a centre where λ is drawn around, ``(D,)``."""
-        if isinstance(self.hypernetwork, Linear | LowRank):
+        if isinstance(self.hypernetwork, Diagonal | Linear | LowRank):
             self.hypernetwork.recentre(z)
 
     def train_losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:

@@ -1,0 +1,38 @@
+"""`figure`: one figure of a paper on hypernetworks, built again: numbers printed, plot written."""
+
+import argparse
+import importlib
+import importlib.util
+from pathlib import Path
+
+from benchmarks import MissingError
+from benchmarks import pick
+
+
+OUT = Path("out") / "figures"
+FIGURES = {  # name -> module:function, imported when asked for, called with the number of seeds
+    "hypertraining-2": "benchmarks.hypertraining.one_penalty:everywhere",
+    "hypertraining-3": "benchmarks.hypertraining.surfaces:toy",
+    "hypertraining-4": "benchmarks.hypertraining.one_penalty:around",
+    "hypertraining-5": "benchmarks.hypertraining.many_decays:decays",
+    "hypertraining-6": "benchmarks.hypertraining.ten_penalties:prediction",
+    "hypertraining-7": "benchmarks.hypertraining.budgets:budgets",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help=", ".join(FIGURES))
+    parser.add_argument("--seeds", type=int, default=3, help="how many; each has its own data")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the plot ({OUT})")
+
+
+def main(args: argparse.Namespace) -> int:
+    module, function = FIGURES[pick("figure", args.name, list(FIGURES))].split(":")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingError("torch is missing, which the figures need; pip install '.[torch]'")
+    plot = getattr(importlib.import_module(module), function)(max(args.seeds, 1))
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.name}.svg"
+    path.write_text(plot, encoding="utf-8")
+    print(f"wrote {path}")
+    return 0

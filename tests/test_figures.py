@@ -1,0 +1,177 @@
+"""Figures of the papers, small: on scikit-learn's digits, in seconds."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from scipy import stats
+
+
+pytest.importorskip("sklearn", reason="pip install scikit-learn")
+pytest.importorskip("matplotlib", reason="pip install matplotlib")
+
+from benchmarks.hypertraining import budgets
+from benchmarks.hypertraining import contenders
+from benchmarks.hypertraining import data
+from benchmarks.hypertraining import many_decays
+from benchmarks.hypertraining import one_penalty
+from benchmarks.hypertraining import surfaces
+from benchmarks.hypertraining import ten_penalties
+from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
+from optuna_hypernet import Shaped
+from optuna_hypernet.bilevel.plans import At
+from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.coordinates import Coordinates
+
+
+ROOT = Path(__file__).parents[1]
+
+
+# --- exact best responses
+
+
+@pytest.mark.parametrize("n", [5, 40])  # fewer and more examples than features
+def test_norm_penalised_least_squares_is_stationary(n: int) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 12)), rng.normal(size=(n, 3))
+    path = PenaltyPath.of(x, y)
+    largest = np.linalg.norm(x.T @ y)
+    for t in (1e-3 * largest, 0.1 * largest, 0.9 * largest):
+        w = path.weights(t)
+        gradient = x.T @ (x @ w - y) + t * w / np.linalg.norm(w)
+        assert np.abs(gradient).max() < 1e-8 * largest
+    assert not path.weights(1.01 * largest).any()
+    assert path.weights(0.99 * largest).any()
+
+
+def test_converged_losses_are_those_of_long_training() -> None:
+    problem = one_penalty.OnePenalty(data.digits(10, 300, 0), 0)
+    training = problem.training(one_penalty.EVERYWHERE)
+    trained = training.train({"penalty": np.e}, 3000).true_loss
+    assert problem.converged(np.array([1.0]))[0] == pytest.approx(trained, rel=2e-3)
+
+
+def test_ten_penalties_have_the_losses_of_long_training() -> None:
+    problem = ten_penalties.TenPenalties(data.digits(200, 300, 0), 0)
+    lambdas = np.random.default_rng(0).uniform(-3, 3, (1, 10))
+    losses = (ten_penalties.train_loss, one_penalty.valid_loss)
+    model = torch.nn.Linear(64, 10)
+    training = ten_penalties.HyperTraining(
+        model, ten_penalties.SPACE, *losses, [data.digits(200, 300, 0).train], problem.valid
+    )
+    trained = training.train({"penalty": np.exp(lambdas[0])}, 2000).true_loss
+    assert problem.converged(lambdas)[0] == pytest.approx(trained, rel=2e-3)
+
+
+# --- figures
+
+
+def test_figure_2_predicts_the_converged_curve() -> None:
+    one = one_penalty.learn_everywhere(one_penalty.OnePenalty(data.digits(10, 500, 0), 0), 1000)
+    assert one.fit > 0.9
+    assert abs(one.grid[one.truth.argmin()] - one.grid[one.prediction.argmin()]) <= 0.2
+    assert one_penalty.plot([one], "seed").startswith("<svg")
+
+
+def test_figure_6_orders_losses_that_nobody_showed_it() -> None:
+    problem = ten_penalties.TenPenalties(data.digits(1000, 500, 0), 0)
+    found = ten_penalties.predict(problem, 300, 60)
+    ranks = {name: stats.spearmanr(found.truth, v).statistic for name, v in found.by.items()}
+    assert ranks["stochastic hypernetwork"] > 0.8
+    assert ranks["stochastic hypernetwork"] > ranks["GP on 25"]
+    assert ten_penalties.plot(found).count("<svg") == 1
+
+
+def test_figure_3_learns_the_tangent() -> None:
+    one = surfaces.learn(0, 1500, 0.1)
+    assert one.slope == pytest.approx(-1, abs=0.05)
+    assert one.lowest == pytest.approx(-surfaces.TARGET, abs=0.05)
+    assert surfaces.plot(one).startswith("<svg")
+
+
+@pytest.mark.parametrize("name", ["implicit", "unrolled"])
+def test_contenders_of_figure_5_have_the_gradient_of_ridge(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of plain gradient descent on λ, against dL_V(w*(λ))/dλ in closed form."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 3, generator=rng), torch.randn(20, 1, generator=rng)
+    x_valid, y_valid = torch.randn(20, 3, generator=rng), torch.randn(20, 1, generator=rng)
+    space = {"weight": Shaped(FloatDistribution(0.1, 10.0, log=True), (1, 3))}
+    coordinates = Coordinates(space, torch.float32)
+
+    def weights(z: torch.Tensor) -> torch.Tensor:
+        decay = torch.diag(coordinates.natural(z)["weight"][0])
+        return torch.linalg.solve(x.T @ x / 20 + decay, x.T @ y / 20)[:, 0]
+
+    def squared(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def loss(model: torch.nn.Module, batch: Any, hp: Any) -> torch.Tensor:
+        return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
+
+    z = torch.zeros(3)
+    exact = torch.autograd.functional.jacobian(
+        lambda z: (x_valid @ weights(z)[:, None] - y_valid).square().mean(), z
+    )
+    model = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(weights(z)[None])  # converged: truncation and warm-up add nothing
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            seen.append(self.param_groups[0]["params"][0].grad.clone())
+
+    monkeypatch.setattr(contenders, "UNROLLED", 300)
+    monkeypatch.setattr(contenders, "TERMS", 300)
+    data_of = [(x, y)], [(x_valid, y_valid)]
+    optimizers = partial(torch.optim.SGD, lr=0.0), partial(Watched, lr=0.0)
+    settings = (coordinates, loss, squared, *data_of, *optimizers, 0)
+    for _ in contenders.CONTENDERS[name](
+        contenders.Setting(*settings), model, z, Plan(At(), 1, 0, 1, 1)
+    ):
+        pass
+    torch.testing.assert_close(seen[0], exact, rtol=2e-2, atol=1e-4)
+
+
+def test_figure_5_in_small() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 800, 0), (), 0)
+    curve = problem.race("hypernetwork", 300)
+    assert (np.diff(curve.seconds) > 0).all()
+    assert curve.valid.min() < curve.valid[0]
+    assert curve.chosen[0] == curve.valid.min()
+    assert curve.reaches(curve.valid.min()) <= curve.seconds[-1]
+    assert curve.reaches(0.0) == np.inf
+    assert many_decays.step_cost(problem, 20) > 1  # two passes are more than one
+    assert many_decays.plot({"64-10": {"hypernetwork": curve}}).startswith("<svg")
+
+
+def test_a_run_from_the_best_single_decay_does_not_end_worse() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 800, 0), (), 0)
+    decay, valid, _ = problem.one_decay(300)
+    assert any(decay == pytest.approx(one) for one in many_decays.GRID)
+    assert problem.tuned_from(decay, 300)[0] <= 1.005 * valid
+
+
+def test_figure_7_in_small() -> None:
+    problem = many_decays.ManyDecays(data.digits(200, 300, 0), (), 0)
+    problem.space = {"0.weight": Shaped(many_decays.DECAY, (10, 1))}
+    rows = budgets.compare(problem, 60)
+    assert rows.keys() == budgets.COLOURS.keys()
+    for path in rows.values():
+        assert [row[1] for row in path] == sorted((row[1] for row in path), reverse=True)
+
+
+def test_an_unknown_figure_is_one_line() -> None:
+    command = [sys.executable, "-m", "benchmarks", "figure", "hypertraining-9"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert re.fullmatch(r"error: unknown figure 'hypertraining-9'; there are: .*\n", run.stderr)
