@@ -208,6 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
     parser.add_argument("--ours", default="hypernet", help="the sampler that p values are about")
     parser.add_argument("--out", type=Path, help="write the HTML page to this file")
+    parser.add_argument("--plots", type=Path, help="write each suite's curves to this folder, SVG")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -230,4 +231,10 @@ def main(args: argparse.Namespace) -> int:
     if args.out:
         args.out.write_text(page(comparisons, args.ours))
         print(f"page written to {args.out}", file=sys.stderr)
+    if args.plots:
+        args.plots.mkdir(parents=True, exist_ok=True)
+        for comparison in comparisons:
+            path = args.plots / f"{comparison.suite}.svg"
+            path.write_text(figures.regret_curves(comparison))
+            print(f"curves written to {path}", file=sys.stderr)
     return 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import optuna
@@ -129,8 +130,9 @@ def test_report_prints_a_table_and_writes_a_page(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = tmp_path / "report.html"
+    page, plots = tmp_path / "report.html", tmp_path / "plots"
     command = ["report", "--storage", killed_and_resumed[0], "--ours", "tpe", "--out", str(page)]
+    command += ["--plots", str(plots)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
     assert command_line.main() == 0
     printed, written = capsys.readouterr().out, page.read_text()
@@ -141,6 +143,9 @@ def test_report_prints_a_table_and_writes_a_page(
     assert written.count("<svg") == 5
     assert not re.findall(r'(?:src|href)="(?!data:|#)', written), "the page loads something"
     assert page.stat().st_size < 3e6
+    (curves,) = plots.iterdir()
+    assert curves.name == "smoke.svg"
+    assert ElementTree.parse(curves).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.mark.parametrize(
