@@ -9,12 +9,12 @@ from benchmarks import MissingError
 from benchmarks import UsageError
 
 
-COMMANDS = {  # command -> its module, imported in `main`: worker processes need none of them here
-    "run": "benchmarks.runner",
-    "report": "benchmarks.report",
-    "optima": "benchmarks.optima",
-    "training-study": "benchmarks.training_study",
-    "figure": "benchmarks.figure",
+COMMANDS = {  # command -> its module and what it does
+    "run": ("runner", "every sampler on every problem with every seed, resumable"),
+    "report": ("report", "the table on the terminal and one self-contained HTML page"),
+    "optima": ("optima", "optimum and random median of every problem"),
+    "training-study": ("training_study", "a network's regularisation, told the model or not"),
+    "figure": ("figure", "one figure of a paper on hypernetworks, built again"),
 }
 
 
@@ -30,12 +30,12 @@ def main() -> int:
     parser = Parser(prog="python -m benchmarks", description="Samplers compared on real problems.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     try:
-        for name, path in COMMANDS.items():
-            module = importlib.import_module(path)
-            summary = (module.__doc__ or "").splitlines()[0]
+        for name, (path, summary) in COMMANDS.items():
             command = commands.add_parser(name, help=summary, description=summary)
-            module.add_arguments(command)
-            command.set_defaults(main=module.main)
+            if sys.argv[1:2] == [name]:  # some of the others need torch, which not everybody has
+                module = importlib.import_module(f"benchmarks.{path}")
+                module.add_arguments(command)
+                command.set_defaults(main=module.main)
         args = parser.parse_args()
         return int(args.main(args))
     except (UsageError, MissingError) as error:

@@ -21,10 +21,12 @@ from hypothesis import settings
 
 # Door 1 needs no torch, and is tested without it, too; these files are about the other doors.
 needs_torch = [
+    "test_figures.py",
     "test_hypertraining.py",
     "test_prediction.py",
     "test_responses.py",
     "test_structured.py",
+    "test_training_study.py",
 ]
 collect_ignore = [] if importlib.util.find_spec("torch") else needs_torch
 
