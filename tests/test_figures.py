@@ -62,11 +62,11 @@ def test_ten_penalties_have_the_losses_of_long_training() -> None:
     problem = ten_penalties.TenPenalties(data.digits(200, 300, 0), 0)
     lambdas = np.random.default_rng(0).uniform(-3, 3, (1, 10))
     losses = (ten_penalties.train_loss, one_penalty.valid_loss)
-    model = torch.nn.Linear(64, 10)
+    batches = [data.digits(200, 300, 0).train], problem.valid
     training = ten_penalties.HyperTraining(
-        model, ten_penalties.SPACE, *losses, [data.digits(200, 300, 0).train], problem.valid
+        problem.model, ten_penalties.SPACE, *losses, *batches, seed=0
     )
-    trained = training.train({"penalty": np.exp(lambdas[0])}, 2000).true_loss
+    trained = training.train({"penalty": np.exp(lambdas[0])}, 4000).true_loss
     assert problem.converged(lambdas)[0] == pytest.approx(trained, rel=2e-3)
 
 
