@@ -46,6 +46,7 @@ _N_COPIES = 256  # so many changed copies of each,
 _N_CHILDREN = 32  # and predictions at so many of them
 _EDGE = 0.02  # of a range, at either end, which λ hardly ever comes from
 _N_FITTED = 128
+_TILT = 0.7  # prior standard deviations of the response per unit of the prediction
 
 
 @runtime_checkable
@@ -153,10 +154,11 @@ class Prediction:
 
     def _interpolate(self, rows: Array, levels: Array) -> None:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""
-        embedding, columns = self._embed(rows), Columns(self.space.owner, self.space.ranged)
+        embedding, space = self._embed(rows), self.space
+        columns = Columns(space.owner, space.ranged, space.tilt)
         kept = spread(levels, _N_FITTED)
         with one_blas_thread(), np.errstate(all="ignore"):
-            theta = fit(columns, embedding[kept], levels[None, kept], free_gates(self.space.d))
+            theta = fit(columns, embedding[kept], levels[None, kept], free_gates(space.d))
             self._posterior = Posterior(Hypernetwork(theta, columns), embedding, levels[None])
 
     def _embed(self, rows: Array) -> Array:
@@ -176,6 +178,7 @@ class Informed:
     Attributes:
         owner: ``(D + 1,)`` the parameter of each column; ``d`` for the prediction.
         ranged: ``(D + 1,)`` true for numbers over their range; false for the prediction.
+        tilt: ``(D + 1,)`` the prior mean's: it rises with the prediction, and with nothing else.
     """
 
     def __init__(self, space: SearchSpace, prediction: Prediction) -> None:
@@ -185,6 +188,7 @@ class Informed:
         self._scale = math.sqrt(space.d)  # it weighs as much as all parameters together
         self.owner = np.append(space.owner, space.d)
         self.ranged: Mask = np.append(space.ranged, False)
+        self.tilt: Array = np.append(space.tilt, _TILT / self._scale)
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """Embedding ``(n, D + 1)`` of ``rows (n, d)``."""

@@ -47,6 +47,7 @@ class Embedding(Protocol):
 
     owner: NDArray[np.int64]
     ranged: Mask
+    tilt: Array
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """``(n, D)`` of ``rows (n, d)``."""
@@ -68,6 +69,7 @@ class SearchSpace:
         categorical: ``(d,)`` true for unordered parameters.
         owner: ``(D,)`` the parameter that each embedding column belongs to.
         ranged: ``(D,)`` true for numbers, which go from -1 to 1 over their range.
+        tilt: ``(D,)`` zeros: no direction is known to be worse.
 
     Raises:
         ValueError: If a distribution has a single value or is of an unknown kind.
@@ -89,6 +91,7 @@ class SearchSpace:
         width = np.where(self.categorical, self.cardinality, 1)
         self.owner = np.repeat(np.arange(self.d), width)
         self.ranged: Mask = ~self.categorical[self.owner]
+        self.tilt: Array = np.zeros(len(self.owner))
         self._numeric = np.flatnonzero(~self.categorical)
         self._first = np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64)
 

@@ -67,7 +67,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         inputs = Informed(space, request.prediction)
     values, pruned = trials.values[usable], trials.pruned[usable]
     posterior, log_weights = ensemble.condition(
-        Columns(inputs.owner, inputs.ranged),
+        Columns(inputs.owner, inputs.ranged, inputs.tilt),
         inputs.embed(rows[usable], active[usable]),
         values,
         pruned,

@@ -120,7 +120,7 @@ SPACE = SearchSpace(
         "x": FloatDistribution(-1, 1),
     }
 )
-COLUMNS = Columns(SPACE.owner, SPACE.ranged)
+COLUMNS = Columns(SPACE.owner, SPACE.ranged, SPACE.tilt)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from optuna_hypernet.surrogate.hypernetwork import Columns
 
 
 OWNER = np.arange(3)
-COLUMNS = Columns(OWNER, np.ones(3, dtype=bool))
+COLUMNS = Columns(OWNER, np.ones(3, dtype=bool), np.zeros(len(OWNER)))
 NOTHING = np.empty((0, 3))
 
 

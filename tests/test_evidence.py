@@ -23,7 +23,7 @@ from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
 OWNER = np.array([0, 1, 1, 2])
-COLUMNS = Columns(OWNER, np.array([True, False, False, True]))
+COLUMNS = Columns(OWNER, np.array([True, False, False, True]), np.zeros(len(OWNER)))
 D = 3
 FREE = free_gates(D)
 

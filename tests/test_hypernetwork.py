@@ -17,7 +17,7 @@ from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 
 
 OWNER = np.array([0, 1, 1, 1, 2, 3])
-COLUMNS = Columns(OWNER, np.array([True, False, False, False, True, True]))
+COLUMNS = Columns(OWNER, np.array([True, False, False, False, True, True]), np.zeros(len(OWNER)))
 D = 4
 MEMBERS = 3
 
@@ -93,6 +93,18 @@ def test_prior_mean_rises_from_the_middle_of_ranges_to_their_ends() -> None:
 
     assert ends - middle == pytest.approx(2 * 0.3 / math.sqrt(D))
     assert choice == middle
+
+
+def test_prior_mean_tilts_as_it_is_told() -> None:
+    tilt = np.array([0.0, 0, 0, 0, 0, 0.4])
+    tilted = Hypernetwork(network().theta, COLUMNS._replace(tilt=tilt))
+    embedding = np.random.default_rng(3).normal(size=(5, len(OWNER)))
+
+    expected = network().mean(embedding) + 0.4 * embedding[:, 5]
+    np.testing.assert_allclose(tilted.mean(embedding), expected)
+    np.testing.assert_allclose(
+        tilted.mean_slope(embedding) - network().mean_slope(embedding), np.tile(tilt, (5, 1))
+    )
 
 
 def test_prior_mean_is_zero_on_average() -> None:

@@ -15,7 +15,7 @@ from optuna_hypernet.surrogate.posterior import Posterior
 
 
 OWNER = np.array([0, 1, 1, 2])
-COLUMNS = Columns(OWNER, np.array([True, False, False, True]))
+COLUMNS = Columns(OWNER, np.array([True, False, False, True]), np.zeros(len(OWNER)))
 D = 3
 MEMBERS = 2
 N = 9

@@ -58,10 +58,12 @@ class Columns(NamedTuple):
     Attributes:
         owner: ``(D,)`` the parameter that each one belongs to, ascending.
         ranged: ``(D,)`` true for a number that goes from -1 to 1 over its range.
+        tilt: ``(D,)`` by how much the prior mean of a response rises with each.
     """
 
     owner: NDArray[np.int64]
     ranged: NDArray[np.bool_]
+    tilt: Array
 
 
 class Hypernetwork:
@@ -85,6 +87,7 @@ class Hypernetwork:
         )
         self._bias = shared[:, 3]
         self._rise = _RISE / math.sqrt(self.d) * columns.ranged
+        self._tilt = columns.tilt
         self.noise: Array = shared[:, 4, 0, 0] + JITTER  # (M,)
 
     def gate(self, embedding: Array) -> Array:
@@ -97,11 +100,11 @@ class Hypernetwork:
 
     def mean(self, embedding: Array) -> Array:
         """Prior mean ``(n,)`` at embeddings ``(n, D)``, the same for all members."""
-        return np.asarray((embedding * embedding - 1 / 3) @ self._rise)
+        return np.asarray((embedding * embedding - 1 / 3) @ self._rise + embedding @ self._tilt)
 
     def mean_slope(self, embedding: Array) -> Array:
         """Derivative ``(n, D)`` of the prior mean by the embedding."""
-        return np.asarray(2 * embedding * self._rise)
+        return np.asarray(2 * embedding * self._rise + self._tilt)
 
     def variance(self, a: Array) -> tuple[Array, Array]:
         """Prior variance ``(M, n)`` at gated rows, and its derivative by |a|^2."""
