@@ -1,10 +1,9 @@
 """What hyper-training predicts, as one more thing that the surrogate reads about a row.
 
 The predicted validation loss of a configuration is one more column of its embedding, with a gate
-of its own. The head's linear part makes it the prior mean of the response, of whatever slope the
-trials ask for; the other parts bend it, and hold what it cannot explain. All that is weighed by
-evidence: a prediction that tells nothing about the trials loses its gate, and what is left is the
-surrogate without it.
+of its own. The prior mean of the response rises with it; the head's linear part gives it whatever
+slope the trials ask for; the other parts bend it, and hold what it cannot explain. All but the
+first is weighed by evidence: a prediction that tells nothing about the trials loses its gate.
 
 A suggestion asks for thousands of predictions, and for their gradients. Each one is a pass of the
 user's model over validation data, and may take as long as some train steps. So the prediction is

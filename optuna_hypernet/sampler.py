@@ -64,9 +64,9 @@ class HypernetSampler(BaseSampler):
     median of the complete ones. Failed trials are not learnt from, but not repeated either.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
-    the hypernetwork of step 2 reads about a trial, with a gate of its own: in its linear part
-    that is the prior mean, calibrated by the trials (a score to be maximised has a negative
-    slope), and what it does not explain stays uncertain. The study's first trial is where the
+    the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
+    with it, the trials calibrate by how much (a score to be maximised falls), and what it does
+    not explain stays uncertain. The study's first trial is where the
     prediction is lowest; until the surrogate takes over, the others are low ones that lie apart.
     φ learns for 2,000 train steps before the first suggestion, and for 100 after each trial (less
     often beyond twenty), as part of the next suggestion. A longer warm-up is a call of
