@@ -21,9 +21,10 @@ infinite neural networks", eq. 11), the third is Matérn 5/2 (Rasmussen & Willia
 
 The prior mean is a shallow bowl, the same for all members,
 
-.. math:: m(λ) = \frac{0.3}{\sqrt d} \sum_j (e_j(λ)^2 - \tfrac 1 3),
+.. math:: m(λ) = \frac{0.3}{\sqrt d} \sum_j (e_j(λ)^2 - \tfrac 1 3) + t \cdot e(λ),
 
-over the numeric parameters: people choose ranges around what they find plausible.
+over the numeric parameters: people choose ranges around what they find plausible. The tilt t is
+zero but for columns of which it is known that high ones are bad, such as a predicted loss.
 
 Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` parameters, ``D``
 embedding columns; ``theta (M, d + 5)`` holds logarithms: ``d`` gates, v_1, v_2, v_3, β, noise.
