@@ -25,6 +25,7 @@ from benchmarks.hypertraining import one_penalty
 from benchmarks.hypertraining import surfaces
 from benchmarks.hypertraining import ten_penalties
 from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
+from benchmarks.selftuning import theorems
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
@@ -168,6 +169,42 @@ def test_figure_7_in_small() -> None:
     assert rows.keys() == budgets.COLOURS.keys()
     for path in rows.values():
         assert [row[1] for row in path] == sorted((row[1] for row in path), reverse=True)
+
+
+# --- self-tuning
+
+
+def test_gates_are_a_best_response_and_no_other_ones_are() -> None:
+    """The closed form has the least loss and no slope; gates of another λ have not."""
+    problem = theorems.diabetes(0)
+    found = theorems.gating(problem, theorems.LAMBDAS)
+    assert max(found.weights, found.loss, found.gradient) < 1e-6
+    shifted = theorems.GatedNet.of(problem)
+    at = torch.tensor(0.0, dtype=torch.float64)
+    s, q = shifted.best_response(at + 0.1)
+    exact = problem.best_response(at)
+    assert theorems.relative(q.T @ s, exact) > 0.01
+    least = theorems.net_loss(problem, *shifted.best_response(at), at)
+    assert theorems.net_loss(problem, s, q, at) > least
+
+
+def test_best_responses_of_the_theorems_are_stationary() -> None:
+    problem = theorems.diabetes(1)
+    for value in (-4.0, 0.0, 3.0):
+        at = torch.tensor(value, dtype=torch.float64)
+        slope = torch.func.grad(problem.train_loss)(problem.best_response(at), at)
+        assert slope.norm() < 1e-10 * problem.x.T.matmul(problem.y).norm()
+
+
+def test_jacobians_are_exact_where_the_loss_is_quadratic_and_biased_where_not() -> None:
+    """The measured table of ridge on diabetes: weights and Jacobian, relative errors."""
+    table = {0.1: (0.0006, 0.002), 0.3: (0.005, 0.018), 0.5: (0.013, 0.050), 1.0: (0.044, 0.19)}
+    rows = {scale: theorems.bias(theorems.diabetes(0), scale) for scale in (*table, 2.0)}
+    for scale, expected in table.items():
+        assert (rows[scale].weights, rows[scale].jacobian) == pytest.approx(expected, rel=0.1)
+    assert rows[2.0].jacobian == pytest.approx(0.60, rel=0.02)
+    assert max(row.quadratic for row in rows.values()) < 1e-10
+    assert theorems.plot(theorems.diabetes(0), list(rows.values())).startswith("<svg")
 
 
 def test_an_unknown_figure_is_one_line() -> None:
