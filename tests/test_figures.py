@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy import stats
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 pytest.importorskip("matplotlib", reason="pip install matplotlib")
 
+from benchmarks import selftuning_cost
 from benchmarks.hypertraining import budgets
 from benchmarks.hypertraining import contenders
 from benchmarks.hypertraining import data
@@ -25,6 +27,10 @@ from benchmarks.hypertraining import one_penalty
 from benchmarks.hypertraining import surfaces
 from benchmarks.hypertraining import ten_penalties
 from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
+from benchmarks.selftuning import budgets as selftuning_budgets
+from benchmarks.selftuning import controls
+from benchmarks.selftuning import dropout
+from benchmarks.selftuning import schedules
 from benchmarks.selftuning import theorems
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import At
@@ -205,6 +211,91 @@ def test_jacobians_are_exact_where_the_loss_is_quadratic_and_biased_where_not() 
     assert rows[2.0].jacobian == pytest.approx(0.60, rel=0.02)
     assert max(row.quadratic for row in rows.values()) < 1e-10
     assert theorems.plot(theorems.diabetes(0), list(rows.values())).startswith("<svg")
+
+
+def small(epochs: int = 9) -> tuple[dropout.Dropout, int]:
+    """A narrow network on 500 digits, and some epochs."""
+    return dropout.Dropout(data.digits(500, 500, 0), 0, hidden=30), epochs
+
+
+def test_a_constant_schedule_is_training_at_these_rates() -> None:
+    problem, epochs = small(4)
+    rates = dict.fromkeys(dropout.RATES, 0.2)
+    run = problem.hold(rates, epochs)
+    plain = problem.training().train(rates, 5 * epochs)
+    assert run.losses[-1] == pytest.approx(plain.true_loss)
+    np.testing.assert_allclose(run.rates, 0.2, atol=1e-6)
+    assert run.valid == pytest.approx(run.losses.min(), rel=0.006)  # ties: the last one
+    with torch.no_grad():
+        test = dropout.valid_loss(run.tuned.model, problem.split.test)
+    assert run.test == pytest.approx(float(test))
+
+
+def test_a_schedule_is_followed_along_lines_from_epoch_to_epoch() -> None:
+    """At the end of an epoch of five batches the last step was four fifths of the way."""
+    problem, _ = small()
+    rows = np.random.default_rng(0).uniform(0.1, 0.8, (5, 3))
+    coordinates = problem.training().coordinates
+    z = [coordinates.encode(dict(zip(dropout.RATES, row, strict=True))) for row in rows]
+    between = [coordinates.decode(torch.lerp(a, b, 0.8)) for a, b in pairwise(z)]
+    expected = [list(params.values()) for params in between]
+    np.testing.assert_allclose(problem.follow(rows).rates[1:], expected, atol=1e-5)
+    assert problem.follow(rows + 0.5).rates.max() <= dropout.RATE.high
+
+
+def test_schedules_from_five_starts_in_small() -> None:
+    problem, epochs = small()
+    runs = schedules.from_starts(problem, epochs)
+    distances = schedules.apart(runs)
+    first = np.array([run.rates[0] for run in runs.values()])
+    assert distances[0] == pytest.approx(first.max(0) - first.min(0))
+    assert distances[-1].max() < max(schedules.STARTS) - min(schedules.STARTS)
+    schedules.tell(0, problem.tuned, runs)
+    assert schedules.plot({problem.tuned: runs}).startswith("<svg")
+
+
+def test_table_1_in_small() -> None:
+    problem, epochs = small()
+    runs = controls.controls(problem, epochs)
+    assert runs.keys() == controls.COLOURS.keys()
+    tuned, held = runs["self-tuned"].rates, runs["last value"].rates
+    np.testing.assert_allclose(held, np.tile(tuned[-1], (len(held), 1)), atol=1e-5)
+    lag = np.abs(runs["schedule replayed"].rates - tuned).max()
+    assert 0 < lag < np.abs(np.diff(tuned, axis=0)).max()
+    noisy = runs["last value, Gaussian"].rates - held
+    assert 0 < noisy.std() < 2 * controls.GAUSSIAN
+    assert controls.plot(runs).startswith("<svg")
+
+
+def test_table_2_in_small() -> None:
+    problem, epochs = small()
+    found = selftuning_budgets.compare(problem, epochs)
+    assert found.keys() == selftuning_budgets.COLOURS.keys()
+    for path in found.values():
+        assert (np.diff(path.valid) <= 0).all()
+        assert (path.began < path.seconds).all()
+        count, valid, test = path.within(path.seconds[-1])
+        assert (count, valid, test) == (len(path.valid), path.valid[-1], path.test[-1])
+    assert selftuning_budgets.plot(found).startswith("<svg")
+
+
+def test_the_cost_of_a_step_is_counted_right() -> None:
+    """Twice the weights and biases, and a gate per unit of each and hyperparameter."""
+    net = selftuning_cost.NETS["784-300-300-10"]
+    weights, units = 784 * 300 + 300 * 300 + 300 * 10 + 610, 2 * 610
+    assert selftuning_cost.parameters(net, "plain") == weights
+    assert selftuning_cost.parameters(net, "self-tuned") == 2 * weights + 3 * units
+    narrow = selftuning_cost.Net(net.build, 20, net.shape)
+    spent = selftuning_cost.seconds(narrow, 20)
+    assert spent["self-tuned"] > spent["plain"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_step_holds_its_weights_at_least() -> None:
+    name = "784-300-300-10"
+    numbers = selftuning_cost.parameters(selftuning_cost.NETS[name], "self-tuned")
+    with_moments = 4 * 4 * numbers / 2**20  # gradients, and two of Adam's
+    assert with_moments < selftuning_cost.memory(name, "self-tuned") < 10 * with_moments
 
 
 def test_an_unknown_figure_is_one_line() -> None:

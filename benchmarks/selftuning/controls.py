@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks import figures
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
+from benchmarks.selftuning.dropout import NAMES
 from benchmarks.selftuning.dropout import RATES
 from benchmarks.selftuning.dropout import Dropout
 from benchmarks.selftuning.dropout import Run
@@ -44,7 +45,7 @@ def controls(problem: Dropout, epochs: int) -> dict[str, Run]:
         "last value": problem.follow(last),
         "last value, Gaussian": problem.follow(last + noise),
         "last value, sinusoid": problem.follow(last + wave),
-        "schedule replayed": problem.follow(tuned.rates),
+        "schedule replayed": problem.replay(tuned.tuned),
         "self-tuned": tuned,
     }
 
@@ -72,13 +73,12 @@ def plot(runs: Mapping[str, Run]) -> str:
 
     def draw(grid: np.ndarray) -> None:
         losses, rates = grid[0]
-        epochs = np.arange(1, len(runs["self-tuned"].losses) + 1)
         for name, run in runs.items():
-            losses.plot(epochs, run.losses, color=COLOURS[name], label=name, linewidth=1)
+            losses.plot(run.losses, color=COLOURS[name], label=name, linewidth=1)
         lowest = min(run.valid for run in runs.values())
         losses.set(xlabel="epoch", ylabel="validation loss", ylim=(0.9 * lowest, 2 * lowest))
         losses.legend()
-        rates.plot(epochs, runs["self-tuned"].rates, label=[*map(dropout.NAMES.get, RATES)])
+        rates.plot(runs["self-tuned"].rates, label=[NAMES[name] for name in RATES])
         rates.set(xlabel="epoch", ylabel="self-tuned dropout rate", ylim=(0, 0.9))
         rates.legend()
 

@@ -47,18 +47,29 @@ class Run:
     """What one run came to.
 
     Attributes:
-        rates: ``(epochs, rates)`` as they were after each.
-        losses: ``(epochs,)`` validation losses.
-        valid: The validation loss of the epoch that was kept.
-        test: The test loss of that epoch.
-        seconds: All that it took.
+        tuned: Its schedule, and the model of the epoch with the lowest validation loss.
+        test: The test loss of that model.
+        seconds: All that it took, but for the test.
     """
 
-    rates: np.ndarray
-    losses: np.ndarray
-    valid: float
+    tuned: Tuned
     test: float
     seconds: float
+
+    @property
+    def valid(self) -> float:
+        """The lowest validation loss."""
+        return self.tuned.true_loss
+
+    @property
+    def rates(self) -> np.ndarray:
+        """``(epochs, rates)`` as they were after each."""
+        return np.stack(list(self.tuned.schedule.values()), 1)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """``(epochs,)`` validation losses."""
+        return np.array([point.predicted_loss for point in self.tuned.path])
 
 
 class Dropout:
@@ -109,10 +120,14 @@ class Dropout:
         training, since = self.training(start), time.perf_counter()
         return self.run(training.fit(epochs=epochs, patience=epochs), since)
 
-    def follow(self, schedule: np.ndarray) -> Run:
-        """Ordinary training along a schedule ``(epochs, rates)``."""
+    def replay(self, tuned: Tuned) -> Run:
+        """Ordinary training along a schedule that was found."""
         training, since = self.training(), time.perf_counter()
-        return self.run(training.replay(self.as_tuned(schedule)), since)
+        return self.run(training.replay(tuned), since)
+
+    def follow(self, schedule: np.ndarray) -> Run:
+        """The same along any other, ``(epochs, rates)``."""
+        return self.replay(self.as_tuned(schedule))
 
     def hold(self, params: Mapping[str, float], epochs: int) -> Run:
         """Ordinary training at constant rates."""
@@ -131,13 +146,11 @@ class Dropout:
         return Tuned(path[-1].params, self.model, math.nan, math.nan, path, False, [])
 
     def run(self, tuned: Tuned, since: float) -> Run:
-        """Of what a run returned; the clock stops before the test."""
+        """Of what a run returned just now; the clock stops before the test."""
         seconds = time.perf_counter() - since
-        rates = np.stack([tuned.schedule[name] for name in self.tuned], 1)
-        losses = np.array([point.predicted_loss for point in tuned.path])
         with torch.no_grad():
             test = float(valid_loss(tuned.model.eval(), self.split.test))
-        return Run(rates, losses, tuned.true_loss, test, seconds)
+        return Run(tuned, test, seconds)
 
 
 def mnist(seed: int, tuned: Sequence[str] = RATES) -> Dropout:
