@@ -39,7 +39,7 @@ from optuna_hypernet.response.structured import Structured
 
 BATCH = 128
 CYCLE = 2  # train steps to a valid step
-SCALE, ENTROPY = 0.5, 1e-3
+SCALE, ENTROPY = 0.5, 1e-2
 TIME_BAR, PARAMETER_BAR = 2.2, 2.1
 CPU = torch.device("cpu")
 PROC = Path("/proc/self")  # of Linux
