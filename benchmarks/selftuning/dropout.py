@@ -137,12 +137,11 @@ class Dropout:
         """A schedule that nobody found, as `replay` takes it."""
         batches = math.ceil(len(self.split.train[0]) / BATCH)
         rows = schedule.clip(RATE.low, RATE.high).tolist()
-        path = [
-            Point(
-                epoch * batches, epoch * batches, dict(zip(self.tuned, row, strict=True)), math.nan
-            )
-            for epoch, row in enumerate(rows, 1)
-        ]
+
+        def point(steps: int, row: Sequence[float]) -> Point:
+            return Point(steps, steps, dict(zip(self.tuned, row, strict=True)), math.nan)
+
+        path = [point(epoch * batches, row) for epoch, row in enumerate(rows, 1)]
         return Tuned(path[-1].params, self.model, math.nan, math.nan, path, False, [])
 
     def run(self, tuned: Tuned, since: float) -> Run:
@@ -156,6 +155,5 @@ class Dropout:
 def mnist(seed: int, tuned: Sequence[str] = RATES) -> Dropout:
     """Other images of MNIST's training images for every seed; the first 5,000 of its test."""
     split = data.mnist(1000, 1000, seed)
-    return Dropout(
-        split._replace(test=(split.test[0][:5000], split.test[1][:5000])), seed, tuned=tuned
-    )
+    x, y = split.test
+    return Dropout(split._replace(test=(x[:5000], y[:5000])), seed, tuned=tuned)
