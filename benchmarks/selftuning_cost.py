@@ -204,7 +204,7 @@ def measure(name: str, cycles: int) -> None:
 def main() -> int:
     """Print what is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selftuning_cost")
-    parser.add_argument("--cycles", type=int, default=300, help="of two train steps each")
+    parser.add_argument("--cycles", type=int, default=100, help="of two train steps each")
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     print(f"batches of {BATCH}, Adam, {THREADS} thread; medians of {args.cycles} cycles")

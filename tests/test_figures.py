@@ -1,5 +1,6 @@
 """Figures of the papers, small: on scikit-learn's digits, in seconds."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from scipy import stats
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 pytest.importorskip("matplotlib", reason="pip install matplotlib")
 
+from benchmarks import figure
 from benchmarks import selftuning_cost
 from benchmarks.hypertraining import budgets
 from benchmarks.hypertraining import contenders
@@ -296,6 +298,12 @@ def test_the_memory_of_a_step_holds_its_weights_at_least() -> None:
     numbers = selftuning_cost.parameters(selftuning_cost.NETS[name], "self-tuned")
     with_moments = 4 * 4 * numbers / 2**20  # gradients, and two of Adam's
     assert with_moments < selftuning_cost.memory(name, "self-tuned") < 10 * with_moments
+
+
+@pytest.mark.parametrize("name", figure.FIGURES)
+def test_a_figure_of_that_name_can_be_called(name: str) -> None:
+    module, function = figure.FIGURES[name].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_an_unknown_figure_is_one_line() -> None:

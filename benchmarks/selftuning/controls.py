@@ -74,11 +74,12 @@ def plot(runs: Mapping[str, Run]) -> str:
     def draw(grid: np.ndarray) -> None:
         losses, rates = grid[0]
         for name, run in runs.items():
-            losses.plot(run.losses, color=COLOURS[name], label=name, linewidth=1)
+            losses.plot(run.epochs, run.losses, color=COLOURS[name], label=name, linewidth=1)
         lowest = min(run.valid for run in runs.values())
         losses.set(xlabel="epoch", ylabel="validation loss", ylim=(0.9 * lowest, 2 * lowest))
         losses.legend()
-        rates.plot(runs["self-tuned"].rates, label=[NAMES[name] for name in RATES])
+        tuned = runs["self-tuned"]
+        rates.plot(tuned.epochs, tuned.rates, label=[NAMES[name] for name in RATES])
         rates.set(xlabel="epoch", ylabel="self-tuned dropout rate", ylim=(0, 0.9))
         rates.legend()
 

@@ -62,6 +62,11 @@ class Run:
         return self.tuned.true_loss
 
     @property
+    def epochs(self) -> np.ndarray:
+        """``(epochs,)`` 1, 2, ..."""
+        return np.arange(1, len(self.tuned.path) + 1)
+
+    @property
     def rates(self) -> np.ndarray:
         """``(epochs, rates)`` as they were after each."""
         return np.stack(list(self.tuned.schedule.values()), 1)

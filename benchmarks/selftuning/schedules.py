@@ -71,7 +71,7 @@ def plot(found: Mapping[Sequence[str], Runs]) -> str:
     def draw(grid: np.ndarray) -> None:
         for axes, (tuned, i, runs) in zip(grid[0], panels, strict=True):
             for start, run in runs.items():
-                axes.plot(run.rates[:, i], color=COLOURS[start], label=f"from {start}")
+                axes.plot(run.epochs, run.rates[:, i], color=COLOURS[start], label=f"from {start}")
             alone = ", alone" if len(tuned) == 1 else ""
             axes.set(xlabel="epoch", ylim=(0, 0.9), title=NAMES[tuned[i]] + alone)
         grid[0, 0].set_ylabel("dropout rate")
