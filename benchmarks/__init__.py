@@ -6,6 +6,7 @@
     python -m benchmarks training-study
     python -m benchmarks figure hypertraining-2
     python -m benchmarks.suggestion_time
+    python -m benchmarks.selftuning_cost
 
 Map, from what is measured to what is shown:
 
@@ -29,7 +30,9 @@ Map, from what is measured to what is shown:
     training_study.py   `training-study`: a network's regularisation, told the model or not
     figure.py           `figure`: a figure of a paper, built again
     hypertraining/      those of Lorraine & Duvenaud (2018)
+    selftuning/         those of MacKay et al. (2019), and its tables
     suggestion_time.py  seconds per suggestion against finished trials
+    selftuning_cost.py  time, parameters and memory of a train step of self-tuning
 
 A new subcommand is a module with `add_arguments(parser)` and `main(args)`, named in `__main__.py`.
 Importing this package pins every numerical library to one thread: all samplers, the same setting.

@@ -17,6 +17,10 @@ FIGURES = {  # name -> module:function, imported when asked for, called with the
     "hypertraining-5": "benchmarks.hypertraining.many_decays:decays",
     "hypertraining-6": "benchmarks.hypertraining.ten_penalties:prediction",
     "hypertraining-7": "benchmarks.hypertraining.budgets:budgets",
+    "selftuning-theorems": "benchmarks.selftuning.theorems:theorems",
+    "selftuning-schedules": "benchmarks.selftuning.schedules:schedules",
+    "selftuning-table1": "benchmarks.selftuning.controls:table",
+    "selftuning-table2": "benchmarks.selftuning.budgets:table",
 }
 
 

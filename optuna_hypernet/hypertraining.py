@@ -87,8 +87,10 @@ class _Manner:
 
 _WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
 _DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
+# Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
+# small spread changes nothing, λ̂ then stays.
 _STRUCTURED = _Manner(
-    partial(hyper_adam, length=0.07), None, 0.5, 1e-3, Fraction(1, 10), Fraction(0)
+    partial(hyper_adam, length=0.14), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
 )
 
 
@@ -172,7 +174,7 @@ class HyperTraining:
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
             structured response elementary and response weights get one each.
         hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
-            default Adam with steps of 0.03 standard deviations in all, 0.07 if structured, or
+            default Adam with steps of 0.03 standard deviations in all, 0.14 if structured, or
             0.003 along each coordinate if ``"diagonal"``.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
@@ -333,7 +335,7 @@ class HyperTraining:
                 default. A small one teaches no slope, a large one bends it. For a structured
                 response it is where the spread starts; 0.5 by default.
             entropy: τ, the weight of the spread's entropy in valid steps of a structured
-                response, which adapt it between 0.05 and 2; 0.001 by default. A larger one
+                response, which adapt it between 0.05 and 2; 0.01 by default. A larger one
                 widens it.
             ratio: Train steps per valid step.
             warm_up: Train steps before λ̂ moves; by default a third of all, of a structured

@@ -1,9 +1,11 @@
 """Figures of the papers, small: on scikit-learn's digits, in seconds."""
 
+import importlib
 import re
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from scipy import stats
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 pytest.importorskip("matplotlib", reason="pip install matplotlib")
 
+from benchmarks import figure
+from benchmarks import selftuning_cost
 from benchmarks.hypertraining import budgets
 from benchmarks.hypertraining import contenders
 from benchmarks.hypertraining import data
@@ -25,6 +29,11 @@ from benchmarks.hypertraining import one_penalty
 from benchmarks.hypertraining import surfaces
 from benchmarks.hypertraining import ten_penalties
 from benchmarks.hypertraining.norm_penalty import Path as PenaltyPath
+from benchmarks.selftuning import budgets as selftuning_budgets
+from benchmarks.selftuning import controls
+from benchmarks.selftuning import dropout
+from benchmarks.selftuning import schedules
+from benchmarks.selftuning import theorems
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
@@ -168,6 +177,133 @@ def test_figure_7_in_small() -> None:
     assert rows.keys() == budgets.COLOURS.keys()
     for path in rows.values():
         assert [row[1] for row in path] == sorted((row[1] for row in path), reverse=True)
+
+
+# --- self-tuning
+
+
+def test_gates_are_a_best_response_and_no_other_ones_are() -> None:
+    """The closed form has the least loss and no slope; gates of another λ have not."""
+    problem = theorems.diabetes(0)
+    found = theorems.gating(problem, theorems.LAMBDAS)
+    assert max(found.weights, found.loss, found.gradient) < 1e-6
+    shifted = theorems.GatedNet.of(problem)
+    at = torch.tensor(0.0, dtype=torch.float64)
+    s, q = shifted.best_response(at + 0.1)
+    exact = problem.best_response(at)
+    assert theorems.relative(q.T @ s, exact) > 0.01
+    least = theorems.net_loss(problem, *shifted.best_response(at), at)
+    assert theorems.net_loss(problem, s, q, at) > least
+
+
+def test_best_responses_of_the_theorems_are_stationary() -> None:
+    problem = theorems.diabetes(1)
+    for value in (-4.0, 0.0, 3.0):
+        at = torch.tensor(value, dtype=torch.float64)
+        slope = torch.func.grad(problem.train_loss)(problem.best_response(at), at)
+        assert slope.norm() < 1e-10 * problem.x.T.matmul(problem.y).norm()
+
+
+def test_jacobians_are_exact_where_the_loss_is_quadratic_and_biased_where_not() -> None:
+    """The measured table of ridge on diabetes: weights and Jacobian, relative errors."""
+    table = {0.1: (0.0006, 0.002), 0.3: (0.005, 0.018), 0.5: (0.013, 0.050), 1.0: (0.044, 0.19)}
+    rows = {scale: theorems.bias(theorems.diabetes(0), scale) for scale in (*table, 2.0)}
+    for scale, expected in table.items():
+        assert (rows[scale].weights, rows[scale].jacobian) == pytest.approx(expected, rel=0.1)
+    assert rows[2.0].jacobian == pytest.approx(0.60, rel=0.02)
+    assert max(row.quadratic for row in rows.values()) < 1e-10
+    assert theorems.plot(theorems.diabetes(0), list(rows.values())).startswith("<svg")
+
+
+def small(epochs: int = 9) -> tuple[dropout.Dropout, int]:
+    """A narrow network on 500 digits, and some epochs."""
+    return dropout.Dropout(data.digits(500, 500, 0), 0, hidden=30), epochs
+
+
+def test_a_constant_schedule_is_training_at_these_rates() -> None:
+    problem, epochs = small(4)
+    rates = dict.fromkeys(dropout.RATES, 0.2)
+    run = problem.hold(rates, epochs)
+    plain = problem.training().train(rates, 5 * epochs)
+    assert run.losses[-1] == pytest.approx(plain.true_loss)
+    np.testing.assert_allclose(run.rates, 0.2, atol=1e-6)
+    assert run.valid == pytest.approx(run.losses.min(), rel=0.006)  # ties: the last one
+    with torch.no_grad():
+        test = dropout.valid_loss(run.tuned.model, problem.split.test)
+    assert run.test == pytest.approx(float(test))
+
+
+def test_a_schedule_is_followed_along_lines_from_epoch_to_epoch() -> None:
+    """At the end of an epoch of five batches the last step was four fifths of the way."""
+    problem, _ = small()
+    rows = np.random.default_rng(0).uniform(0.1, 0.8, (5, 3))
+    coordinates = problem.training().coordinates
+    z = [coordinates.encode(dict(zip(dropout.RATES, row, strict=True))) for row in rows]
+    between = [coordinates.decode(torch.lerp(a, b, 0.8)) for a, b in pairwise(z)]
+    expected = [list(params.values()) for params in between]
+    np.testing.assert_allclose(problem.follow(rows).rates[1:], expected, atol=1e-5)
+    assert problem.follow(rows + 0.5).rates.max() <= dropout.RATE.high
+
+
+def test_schedules_of_a_single_rate_meet_from_five_starts() -> None:
+    split = data.digits(500, 500, 0)
+    problem = dropout.Dropout(split, 0, hidden=30, tuned=[dropout.LAST])
+    runs = schedules.from_starts(problem, 20)
+    distances = schedules.apart(runs)[:, 0]
+    assert distances[0] == pytest.approx(max(schedules.STARTS) - min(schedules.STARTS), abs=0.05)
+    assert distances[-1] < 0.1
+    schedules.tell(0, problem.tuned, runs)
+    assert schedules.plot({problem.tuned: runs}).startswith("<svg")
+
+
+def test_table_1_in_small() -> None:
+    problem, epochs = small()
+    runs = controls.controls(problem, epochs)
+    assert runs.keys() == controls.COLOURS.keys()
+    tuned, held = runs["self-tuned"].rates, runs["last value"].rates
+    np.testing.assert_allclose(held, np.tile(tuned[-1], (len(held), 1)), atol=1e-5)
+    lag = np.abs(runs["schedule replayed"].rates - tuned).max()
+    assert 0 < lag < np.abs(np.diff(tuned, axis=0)).max()
+    noisy = runs["last value, Gaussian"].rates - held
+    assert 0 < noisy.std() < 2 * controls.GAUSSIAN
+    assert controls.plot(runs).startswith("<svg")
+
+
+def test_table_2_in_small() -> None:
+    problem, epochs = small()
+    found = selftuning_budgets.compare(problem, epochs)
+    assert found.keys() == selftuning_budgets.COLOURS.keys()
+    for path in found.values():
+        assert (np.diff(path.valid) <= 0).all()
+        assert (path.began < path.seconds).all()
+        count, valid, test = path.within(path.seconds[-1])
+        assert (count, valid, test) == (len(path.valid), path.valid[-1], path.test[-1])
+    assert selftuning_budgets.plot(found).startswith("<svg")
+
+
+def test_the_cost_of_a_step_is_counted_right() -> None:
+    """Twice the weights and biases, and a gate per unit of each and hyperparameter."""
+    net = selftuning_cost.NETS["784-300-300-10"]
+    weights, units = 784 * 300 + 300 * 300 + 300 * 10 + 610, 2 * 610
+    assert selftuning_cost.parameters(net, "plain") == weights
+    assert selftuning_cost.parameters(net, "self-tuned") == 2 * weights + 3 * units
+    narrow = selftuning_cost.Net(net.build, 20, net.shape)
+    spent = selftuning_cost.seconds(narrow, 20)
+    assert spent["self-tuned"] > spent["plain"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_step_holds_its_weights_at_least() -> None:
+    name = "784-300-300-10"
+    numbers = selftuning_cost.parameters(selftuning_cost.NETS[name], "self-tuned")
+    with_moments = 4 * 4 * numbers / 2**20  # gradients, and two of Adam's
+    assert with_moments < selftuning_cost.memory(name, "self-tuned") < 10 * with_moments
+
+
+@pytest.mark.parametrize("name", figure.FIGURES)
+def test_a_figure_of_that_name_can_be_called(name: str) -> None:
+    module, function = figure.FIGURES[name].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_an_unknown_figure_is_one_line() -> None:
