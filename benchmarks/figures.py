@@ -63,7 +63,13 @@ def svg(
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=NO_METADATA)
     element = text.getvalue()[text.getvalue().index("<svg") :]
+    element = re.sub(r' d="[^"]+"', lambda path: shorter(path[0]), element)
     return re.sub(r'(width|height)="[^"]+pt" ', "", element, count=2)  # the page decides the width
+
+
+def shorter(path: str) -> str:
+    """A path to a hundredth of a point: more digits are only bytes."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path)
 
 
 def lines(
