@@ -29,9 +29,9 @@ from torch.nn.functional import cross_entropy
 from benchmarks import THREADS
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.optimizers import adam
+from optuna_hypernet.bilevel.optimizers import hyper_adam
 from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.response.structured import EVERYTHING
 from optuna_hypernet.response.structured import Structured

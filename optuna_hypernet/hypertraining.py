@@ -11,14 +11,10 @@ import itertools
 import os
 import pickle
 import warnings
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
 from typing import Any
 from typing import Literal
 
@@ -28,19 +24,15 @@ from torch import Tensor
 from torch import nn
 from tqdm import tqdm
 
-from optuna_hypernet.bilevel.loop import MakeOptimizer
 from optuna_hypernet.bilevel.loop import run
-from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import check_count
-from optuna_hypernet.bilevel.plans import check_scale
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.bilevel.problem import Problem
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam
-from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.bilevel.reports import Trial
 from optuna_hypernet.bilevel.reports import Watch
 from optuna_hypernet.bilevel.reports import store
@@ -52,46 +44,20 @@ from optuna_hypernet.bilevel.tuned import Tuned
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
+from optuna_hypernet.kinds import Setting
+from optuna_hypernet.kinds import kind_of
 from optuna_hypernet.randomness import generator
-from optuna_hypernet.response.hypernetworks import Constant
-from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
-from optuna_hypernet.response.hypernetworks import hypernetwork
 from optuna_hypernet.response.losses import Augment
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
-from optuna_hypernet.response.losses import augmented
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import device_of
-from optuna_hypernet.response.structured import EVERYTHING
-from optuna_hypernet.response.structured import Structured
-from optuna_hypernet.response.weights import Weights
 
 
 _PROBE = 1.5  # standard deviations on either side, for the first look at the training loss
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
-
-
-@dataclass(frozen=True)
-class _Manner:
-    """What is done by default, by the kind of response; see :meth:`HyperTraining.fit`."""
-
-    hyper_optimizer: MakeOptimizer
-    samples: int | None
-    scale: float
-    entropy: float | None
-    warm_up: Fraction  # of the train steps
-    finish: Fraction
-
-
-_WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
-_DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
-# Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
-# small spread changes nothing, λ̂ then stays.
-_STRUCTURED = _Manner(
-    partial(hyper_adam, length=0.14), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
-)
 
 
 class HyperTraining:
@@ -225,38 +191,23 @@ class HyperTraining:
             "clip": clip,
         }
         dtype = check_model(model)
-        self.coordinates = coordinates = Coordinates(search_space, dtype, where)
-
-        def structured(model: nn.Module, elementary: Sequence[str]) -> Structured:
-            loss = train_loss if augment is None else augmented(train_loss, augment, where)
-            return Structured(model, loss, valid_loss, coordinates, where, seed, elementary)
-
-        def weights(model: nn.Module, kind: Name | nn.Module | None) -> Weights:
-            made = Weights(model, train_loss, valid_loss, where)
-            sizes = (coordinates.D, made.n_weights, generator(seed))
-            if kind == "diagonal":
-                network: nn.Module = Diagonal(made.owners(coordinates.shapes), coordinates.D)
-            else:
-                network = Constant(*sizes) if kind is None else hypernetwork(kind, *sizes)
-            made.hypernetwork = network.to(where, dtype)
-            return made
-
-        self._response: Structured | Weights
-        ordinary: Callable[[nn.Module], Structured | Weights]
-        if response == "structured":
-            self._manner = _STRUCTURED
-            self._response = structured(model, elementary)
-            ordinary = partial(structured, elementary=EVERYTHING)
-        else:
-            _only_structured(elementary=elementary, augment=augment)
-            self._manner = _DIAGONAL if response == "diagonal" else _WEIGHTS
-            self._response = weights(model, response)
-            ordinary = partial(weights, kind=None)
-        hyper_optimizer = hyper_optimizer or self._manner.hyper_optimizer
-        data, optimizers = (train_data, valid_data), (optimizer, hyper_optimizer)
-        self._problem = Problem(coordinates, *data, *optimizers, where, seed, ordinary, clip)
-        middle = torch.zeros(coordinates.D).to(where, dtype)
-        z = middle if start is None else coordinates.encode(start)
+        self.coordinates = Coordinates(search_space, dtype, where)
+        setting = Setting(train_loss, valid_loss, self.coordinates, where, seed)
+        self._kind = kind_of(response, setting, elementary, augment)
+        self._response = self._kind.response(model)
+        self._problem = Problem(
+            self.coordinates,
+            train_data,
+            valid_data,
+            optimizer,
+            hyper_optimizer or self._kind.manner.hyper_optimizer,
+            where,
+            seed,
+            self._kind.ordinary,
+            clip,
+        )
+        middle = torch.zeros(self.coordinates.D).to(where, dtype)
+        z = middle if start is None else self.coordinates.encode(start)
         self._bilevel = self._problem.bilevel(self._response, z)
         self._look(middle)
 
@@ -358,19 +309,9 @@ class HyperTraining:
             FloatingPointError: If a loss is not finite: where, and at which λ.
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
-        self._check_for(samples=samples, entropy=entropy)
         steps, batches = self._length(steps, epochs)
-        manner = self._manner
-        scale = manner.scale if scale is None else scale
-        check_scale(scale)
-        plan = joint(
-            Around(scale),
-            manner.samples if samples is None else samples,
-            steps,
-            ratio,
-            int(steps * manner.warm_up) if warm_up is None else warm_up,
-            manner.entropy if entropy is None else entropy,
-        )
+        manner = self._kind.manner
+        plan = manner.plan(steps, ratio, warm_up, samples, scale, entropy)
         finish = int(plan.train_steps * manner.finish) if finish is None else finish
         marks = plan.evenly(_EVALUATIONS) if batches is None else plan.by_epochs(batches)
         options = Options(patience, checkpoint, progress, marks)
@@ -546,16 +487,6 @@ class HyperTraining:
         arguments = {**self._arguments, "model": self._response.original()}
         return {"arguments": arguments, "state": self.state_dict()}
 
-    def _check_for(self, samples: int | None, entropy: float | None) -> None:
-        """Refuses arguments of :meth:`fit` that mean nothing for this response."""
-        if not self._response.per_example:
-            _only_structured(entropy=entropy)
-        elif samples is not None:
-            raise ValueError(
-                f"samples is {samples}, but a structured response draws one λ for every example "
-                "of a batch. Leave it out."
-            )
-
     def _check_whole(self, method: str) -> None:
         """Refuses algorithms that a structured response is not for."""
         if self._response.per_example:
@@ -590,12 +521,3 @@ class HyperTraining:
             trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
         return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)
-
-
-def _only_structured(**arguments: Any) -> None:
-    """Refuses arguments that mean nothing for other responses."""
-    for name, value in arguments.items():
-        if value not in (None, (), []):
-            raise ValueError(
-                f'{name} is {value!r}, but it is for response="structured" alone. Leave it out.'
-            )

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from interruptions import Interrupted
+from interruptions import interrupting
+from interruptions import moved
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from torch import Tensor
@@ -258,17 +261,6 @@ def test_a_diagonal_response_learns_the_slopes_of_separate_weights() -> None:
 # --- steps
 
 
-def moved(before: Any, after: Any) -> bool:
-    """Whether anything in two nested states differs by a bit."""
-    if isinstance(before, Tensor):
-        return not torch.equal(before, after)
-    if isinstance(before, dict):
-        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
-    if isinstance(before, list | tuple):
-        return len(before) != len(after) or any(map(moved, before, after))
-    return bool(before != after)
-
-
 @pytest.mark.parametrize("response", ["linear", "low-rank", "mlp"])
 def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
     *_, bilevel = parts(response)
@@ -413,28 +405,16 @@ def test_no_global_state_is_touched() -> None:
     assert not ridge.model.weight.any()
 
 
-class Interrupted(Exception):
-    """Ctrl-C, a power cut, a time limit."""
-
-
 @pytest.mark.parametrize("algorithm", ["fit", "fit_simplified", "fit_globally"])
 @pytest.mark.parametrize("own_generator", [False, True])
 def test_a_resumed_run_ends_in_the_very_same_bits(
     tmp_path: Path, algorithm: str, own_generator: bool
 ) -> None:
-    calls = 0
-
-    def interrupting(model: nn.Module, batch: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 75:
-            raise Interrupted
-        return squared(model, batch)
-
     file = tmp_path / "run.pt"
     whole = getattr(noisy(own_generator), algorithm)(90)
+    cut = noisy(own_generator, valid_loss=interrupting(squared, 75))
     with pytest.raises(Interrupted):
-        getattr(noisy(own_generator, valid_loss=interrupting), algorithm)(90, checkpoint=file)
+        getattr(cut, algorithm)(90, checkpoint=file)
     resumed = getattr(noisy(own_generator), algorithm)(90, checkpoint=file)
     assert same(whole, resumed)
     assert same(whole, getattr(noisy(own_generator), algorithm)(90, checkpoint=file))

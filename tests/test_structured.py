@@ -11,6 +11,9 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from interruptions import Interrupted
+from interruptions import interrupting
+from interruptions import moved
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from sklearn.datasets import load_diabetes
@@ -668,17 +671,6 @@ def test_each_step_moves_its_own_and_nothing_else() -> None:
     assert all(p.grad is None for p in one._response.hypernetwork.parameters())
 
 
-def moved(before: Any, after: Any) -> bool:
-    """Whether anything in two nested states differs by a bit."""
-    if isinstance(before, Tensor):
-        return not torch.equal(before, after)
-    if isinstance(before, dict):
-        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
-    if isinstance(before, list | tuple):
-        return len(before) != len(after) or any(map(moved, before, after))
-    return bool(before != after)
-
-
 def quadratic(entropy: float, steps: int) -> Bilevel:
     """L_V = 2 + mean of (z - 1)²/2: with τ, σ goes to √τ, in closed form."""
 
@@ -821,24 +813,11 @@ def test_same_seed_same_result_and_no_global_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-class Interrupted(Exception):
-    """Ctrl-C, a power cut, a time limit."""
-
-
 def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path) -> None:
-    calls = 0
-
-    def interrupting(model: nn.Module, batch: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 30:
-            raise Interrupted
-        return net_valid(model, batch)
-
     file = tmp_path / "run.pt"
     whole = training().fit(epochs=12)
     with pytest.raises(Interrupted):
-        training(valid_loss=interrupting).fit(epochs=12, checkpoint=file)
+        training(valid_loss=interrupting(net_valid, 30)).fit(epochs=12, checkpoint=file)
     resumed = training().fit(epochs=12, checkpoint=file)
     assert not moved(whole.model.state_dict(), resumed.model.state_dict())
     assert whole.path == resumed.path

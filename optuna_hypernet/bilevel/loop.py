@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import Density
 from optuna_hypernet.bilevel.plans import Plan
@@ -48,8 +48,6 @@ _LAMBDA, _TRAIN, _VALID, _EVALUATE, _AROUND = range(5)
 # The scale in standard deviations of the search space: with less no slope is learnt, and more is
 # further than an affine response can be true.
 _FLOOR, _CEILING = 0.05, 2.0
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Response(Protocol):
