@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from optuna_hypernet import squared_norm
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
@@ -801,8 +803,30 @@ def test_self_tuning_comes_back_from_a_harmful_start() -> None:
     assert tuned.schedule["decay"].shape == tuned.steps.shape
     replayed = one.replay(tuned)
     assert replayed.steps.tolist() == tuned.steps.tolist()
+    for name, rates in tuned.schedule.items():
+        np.testing.assert_allclose(replayed.schedule[name], rates, rtol=1e-4)
     assert replayed.true_loss < 0.8 * constant.true_loss
     assert type(replayed.model) is Net
+
+
+def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
+    """The first steps at the first point; then each step at the λ that the step before left."""
+    seen: list[float] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(float(hp["decay"][0]))
+        return net_loss(model, batch, hp)
+
+    one = training(train_loss=watched)
+    low, high = ({"drop.p": p, "decay": d, "noise": p} for p, d in ((0.1, 1e-4), (0.6, 1e-2)))
+    path = [Point(steps, steps, params, 0.0) for steps, params in ((3, low), (7, high))]
+    seen.clear()
+    replayed = one.replay(replace(one.train(low, steps=0), path=path))
+    start, end = map(one.coordinates.encode, (low, high))
+    shares = [0, 0, 0, 0, 0.25, 0.5, 0.75]
+    expected = [one.coordinates.decode(torch.lerp(start, end, s))["decay"] for s in shares]
+    assert seen == pytest.approx(expected, rel=1e-4)
+    assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
 
 
 def test_same_seed_same_result_and_no_global_state() -> None:

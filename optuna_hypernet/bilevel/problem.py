@@ -97,9 +97,9 @@ class Problem:
         response, bilevel, plan = self._ordinarily(model, path[0][1], steps[-1])
         record = Record()
         for done in run(bilevel, plan):
+            bilevel.move(_between(path, done))
             if done in steps:
                 record.add(done, bilevel, response, counts=True)
-            bilevel.move(_between(path, done))
         z = record.kept_z
         return Tuned(
             params=self.coordinates.decode(z),
