@@ -508,11 +508,12 @@ class HyperTraining:
     def _run(self, plan: Plan, options: Options, finish: int) -> Tuned:
         check_count("finish", finish, 0)
         record = carry_out(self._bilevel, self._response, plan, options)
-        if plan.entropy is not None and (pinned := self._bilevel.pinned()):
+        adapts = plan.entropy is not None
+        if adapts and (narrow := self._bilevel.at_floor()):
             warnings.warn(
-                f"The spread of {pinned} ended at an end of what it may be, 0.05 to 2 standard "
-                "deviations of the search space. With more entropy= it is wider, with less it "
-                "is narrower; or change the range of these hyperparameters.",
+                f"The spread of {narrow} ended at its floor, so little was learnt of how the "
+                "model responds to that. With more entropy= it is wider; or pass a wider range "
+                "of these hyperparameters.",
                 stacklevel=3,
             )
         z, model = record.kept_z, record.kept(self._response)
@@ -520,4 +521,10 @@ class HyperTraining:
         if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
             trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
-        return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)
+        return replace(
+            trained,
+            predicted_loss=record.best,
+            path=path,
+            stopped=record.stopped,
+            flat=self._bilevel.at_ceiling() if adapts else (),
+        )

@@ -710,19 +710,29 @@ def test_the_spread_goes_where_entropy_and_curvature_balance() -> None:
     bilevel = quadratic(0.09, 500)
     assert float(bilevel.z[0].detach()) == pytest.approx(1.0, abs=0.02)
     assert float(bilevel.scale[0]) == pytest.approx(0.3, rel=0.05)
-    assert not bilevel.pinned()
+    assert bilevel.at_floor() == bilevel.at_ceiling() == []
 
 
 @pytest.mark.parametrize(("entropy", "end"), [(0.0, 0.05), (9.0, 2.0)])
 def test_the_spread_stays_between_its_floor_and_its_ceiling(entropy: float, end: float) -> None:
     bilevel = quadratic(entropy, 400)
     assert float(bilevel.scale[0]) == pytest.approx(end)
-    assert bilevel.pinned() == ["x"]
+    assert bilevel.at_floor() == (["x"] if entropy == 0 else [])
+    assert bilevel.at_ceiling() == (["x"] if entropy == 9 else [])
 
 
-def test_a_spread_at_its_end_is_told() -> None:
-    with pytest.warns(UserWarning, match=r"spread of \['drop.p', 'decay', 'noise'\] ended at"):
-        training(hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3)).fit(12, entropy=10.0)
+def test_a_spread_at_its_floor_is_warned_of() -> None:
+    """Descent on a smooth bowl: without entropy the spread of a rate that matters dies."""
+    start = {"drop.p": 0.5, "decay": 1e-3, "noise": 0.5}
+    one = training(start=start, hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3))
+    with pytest.warns(UserWarning, match=r"spread of \[.*\] ended at its floor.*more entropy="):
+        one.fit(12, entropy=0.0)
+
+
+def test_a_spread_at_its_ceiling_is_told_without_a_warning() -> None:
+    tuned = training(hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3)).fit(12, entropy=10.0)
+    assert tuned.flat == ["drop.p", "decay", "noise"]
+    assert training().fit(12).flat == []
 
 
 def test_long_gradients_are_shortened_group_by_group() -> None:

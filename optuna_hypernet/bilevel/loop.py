@@ -147,10 +147,13 @@ class Bilevel:
         with torch.no_grad():
             self.log_scale.fill_(math.log(scale))
 
-    def pinned(self) -> list[str]:
-        """Names of hyperparameters of which a scale is at its floor or ceiling."""
-        ends = (self.scale <= _FLOOR * 1.001) | (self.scale >= _CEILING * 0.999)
-        return self._coordinates.names_where(ends)
+    def at_floor(self) -> list[str]:
+        """Names of hyperparameters of which a scale is as small as it may be."""
+        return self._coordinates.names_where(self.scale <= _FLOOR * 1.001)
+
+    def at_ceiling(self) -> list[str]:
+        """Names of hyperparameters of which a scale is as large as it may be."""
+        return self._coordinates.names_where(self.scale >= _CEILING * 0.999)
 
     def train_step(self, density: Density, samples: int | None) -> float:
         """Moves φ only; returns the mean training loss over the drawn λ.
