@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
@@ -144,6 +145,10 @@ class HyperTraining:
             0.003 along each coordinate if ``"diagonal"``.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
+        scheduler: Makes a ``torch.optim.lr_scheduler`` from an optimizer of φ. It is stepped
+            after every train step, in ordinary training, too, where each training has a new one.
+            By default step sizes stay for half of a run, and then go down to 0 along a cosine;
+            those of λ̂ always do.
 
     Raises:
         TypeError: If an argument is of the wrong type, or data can be iterated over only once.
@@ -168,6 +173,7 @@ class HyperTraining:
         optimizer: MakeOptimizer = adam,
         hyper_optimizer: MakeOptimizer | None = None,
         clip: float | None = None,
+        scheduler: MakeScheduler | None = None,
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         check_count("seed", seed, 0)
@@ -189,6 +195,7 @@ class HyperTraining:
             "optimizer": optimizer,
             "hyper_optimizer": hyper_optimizer,
             "clip": clip,
+            "scheduler": scheduler,
         }
         dtype = check_model(model)
         self.coordinates = Coordinates(search_space, dtype, where)
@@ -205,6 +212,7 @@ class HyperTraining:
             seed,
             self._kind.ordinary,
             clip,
+            scheduler,
         )
         middle = torch.zeros(self.coordinates.D).to(where, dtype)
         z = middle if start is None else self.coordinates.encode(start)
@@ -462,7 +470,11 @@ class HyperTraining:
         Raises:
             TypeError: If a function that was passed in cannot be pickled.
         """
-        for name in ("train_loss", "valid_loss", "augment", "optimizer", "hyper_optimizer"):
+        losses, makers = (
+            ("train_loss", "valid_loss"),
+            ("optimizer", "hyper_optimizer", "scheduler"),
+        )
+        for name in (*losses, "augment", *makers):
             try:
                 pickle.dumps(self._arguments[name])
             except (AttributeError, TypeError, pickle.PicklingError) as error:

@@ -18,6 +18,7 @@ from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.runs import Record
@@ -44,6 +45,7 @@ class Problem:
     seed: int
     ordinary: Callable[[nn.Module], Response]
     clip: float | None = None
+    scheduler: MakeScheduler | None = None
 
     def train_batches(self) -> Batches:
         """Training data, from the start."""
@@ -65,6 +67,7 @@ class Problem:
             z,
             self.seed,
             self.clip,
+            self.scheduler,
         )
 
     def train(self, model: nn.Module, z: Tensor, steps: int) -> Tuned:
