@@ -35,7 +35,8 @@ torch, which is imported when the name is asked for::
     coordinates    hyperparameters as unconstrained, standardised coordinates; Shaped
     kinds          what a name of a response stands for, and what is done with it by default
     bilevel/       the loop (train step, valid step), plans (the algorithms), runs (early stop,
-                   checkpoints), reports (to a trial), optimizers, batches, problem, tuned
+                   checkpoints), reports (to a trial) and plots, optimizers, batches, problem,
+                   tuned
     response/      λ → the user's weights
       weights        all of them at once, as one vector that hypernetworks gives
       structured     the user's own layers with gates, an own λ for every example; layers,

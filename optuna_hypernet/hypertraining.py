@@ -33,6 +33,7 @@ from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import check_count
 from optuna_hypernet.bilevel.plans import joint
+from optuna_hypernet.bilevel.plots import save_plot
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.reports import Trial
 from optuna_hypernet.bilevel.reports import Watch
@@ -308,7 +309,7 @@ class HyperTraining:
                 from there, bit by bit as if it had not been interrupted.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
                 a train step, and it may prune the run. It keeps params and schedule as user
-                attributes.
+                attributes; of a whole run optuna-dashboard, if installed, gets a plot, too.
             progress: Whether to show a progress bar.
 
         Raises:
@@ -328,6 +329,7 @@ class HyperTraining:
         watch = Watch(trial, plan, self.coordinates, batches)
         tuned = self._run(plan, replace(options, watch=watch), finish)
         store(trial, tuned.params, tuned.path)
+        save_plot(trial, self.coordinates, tuned.path)
         return tuned
 
     def fit_simplified(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -877,6 +880,61 @@ def test_a_pruned_trial_has_its_path_stored() -> None:
     (trial,) = study.trials
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert len(trial.user_attrs["schedule"]["decay"]) == 1
+
+
+@pytest.fixture
+def plots() -> Callable[[optuna.Study], dict[str, Any]]:
+    """What optuna-dashboard would draw of a study, by name."""
+    pytest.importorskip("plotly", reason="pip install plotly")
+    stored = pytest.importorskip("optuna_dashboard._custom_plot_data")
+
+    def plots(study: optuna.Study) -> dict[str, Any]:
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        texts = stored.get_plotly_graph_objects(attributes)
+        return {name: json.loads(text) for name, text in texts.items()}
+
+    return plots
+
+
+def test_the_dashboard_gets_a_plot_of_each_whole_run(tmp_path: Path, plots: Any) -> None:
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(storage=storage, pruner=optuna.pruners.NopPruner())
+    space = {**SPACE, "noise": Shaped(FloatDistribution(0.0, 1.0), (3,))}
+
+    def noisy_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        scales = {**hp, "noise": hp["noise"].mean(1)}
+        return net_loss(model, (batch[0] + hp["noise"], batch[1]), scales)
+
+    def objective(trial: optuna.Trial) -> float:
+        one = training(search_space=space, train_loss=noisy_loss, seed=trial.number)
+        return one.fit(epochs=4, trial=trial).true_loss
+
+    study.optimize(objective, n_trials=2)
+    found = plots(optuna.load_study(study_name=study.study_name, storage=storage))
+    assert found.keys() == {"schedule-0", "schedule-1"}
+    for trial in study.trials:
+        plot = found[f"schedule-{trial.number}"]
+        rate, decay, *noise = plot["data"]
+        schedule = trial.user_attrs["schedule"]
+        assert rate["x"] == trial.user_attrs["steps"]
+        assert (rate["y"], decay["y"]) == (schedule["drop.p"], schedule["decay"])
+        ends = [noise[0]["y"], noise[-1]["y"]]
+        assert ends == [[f(row) for row in schedule["noise"]] for f in (min, max)]
+        axes = [plot["layout"][axis]["type"] for axis in ("yaxis", "yaxis2", "yaxis3")]
+        assert axes == ["linear", "log", "linear"]
+
+
+def test_no_plot_without_the_dashboard_or_a_study_or_an_end(
+    monkeypatch: pytest.MonkeyPatch, plots: Any
+) -> None:
+    training().fit(epochs=2, trial=optuna.trial.FixedTrial({}))
+    pruned = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
+    pruned.optimize(lambda trial: training().fit(epochs=6, trial=trial).true_loss, n_trials=1)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    without = optuna.create_study()
+    without.optimize(lambda trial: training().fit(epochs=2, trial=trial).true_loss, n_trials=1)
+    assert without.trials[0].state == optuna.trial.TrialState.COMPLETE
+    assert plots(pruned) == plots(without) == {}
 
 
 def test_augmentation_reads_hp_in_train_steps_only() -> None:
