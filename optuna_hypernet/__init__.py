@@ -40,7 +40,7 @@ torch, which is imported when the name is asked for::
     response/      λ → the user's weights
       weights        all of them at once, as one vector that hypernetworks gives
       structured     the user's own layers with gates, an own λ for every example; layers,
-                     squared_norm
+                     squared_norm; delta, which learns them by two losses
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 

@@ -1,7 +1,7 @@
 """HyperTraining: the door to ``bilevel`` and ``response``, which hold the mathematics.
 
 After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization through Hypernetworks",
-and MacKay et al. (2019), "Self-Tuning Networks".
+MacKay et al. (2019), "Self-Tuning Networks", and Bae & Grosse (2020), "Delta-STN".
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ class HyperTraining:
             maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
             ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
-            a step costs two to three plain ones.
+            a step costs two to three plain ones. ``"structured-delta"`` for the same gates,
+            learnt as in Delta-STN: two losses, one of the linearised network; about five plain
+            steps, and every operation of the model must have a derivative in forward mode, which
+            torch's attention and an LSTM without gates do not have.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
@@ -165,7 +168,7 @@ class HyperTraining:
         train_data: Iterable[Any],
         valid_data: Iterable[Any],
         *,
-        response: Name | Literal["structured"] | nn.Module = "low-rank",
+        response: Name | Literal["structured", "structured-delta"] | nn.Module = "low-rank",
         elementary: Sequence[str] = (),
         augment: Augment | None = None,
         device: torch.device | str | None = None,

@@ -22,6 +22,7 @@ from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.delta import Delta
 from optuna_hypernet.response.hypernetworks import Constant
 from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
@@ -128,7 +129,7 @@ class OfWeights:
 
     @property
     def manner(self) -> Manner:
-        """That of weights with a coordinate each is its own."""
+        """λ̂ has its own way of moving where each weight has a coordinate of its own."""
         return _DIAGONAL if self.network == "diagonal" else _WEIGHTS
 
     def response(self, model: nn.Module) -> Weights:
@@ -155,8 +156,9 @@ class OfWeights:
 
 @dataclass(frozen=True)
 class OfLayers:
-    """The model's own layers with gates."""
+    """The model's own layers with gates; the class says how those learn."""
 
+    structured: type[Structured]
     elementary: Sequence[str]
     setting: Setting
 
@@ -167,20 +169,25 @@ class OfLayers:
 
     def response(self, model: nn.Module) -> Structured:
         """All layers respond but the elementary ones."""
-        return self._structured(model, self.elementary)
+        return self._made(self.structured, model, self.elementary)
 
     def ordinary(self, model: nn.Module) -> Structured:
         """No layer responds."""
-        return self._structured(model, EVERYTHING)
+        return self._made(Structured, model, EVERYTHING)
 
-    def _structured(self, model: nn.Module, elementary: Sequence[str]) -> Structured:
+    def _made(
+        self, structured: type[Structured], model: nn.Module, elementary: Sequence[str]
+    ) -> Structured:
         its = self.setting
         losses = (its.train_loss, its.valid_loss)
-        return Structured(model, *losses, its.coordinates, its.device, its.seed, elementary)
+        return structured(model, *losses, its.coordinates, its.device, its.seed, elementary)
+
+
+_LAYERS: dict[Any, type[Structured]] = {"structured": Structured, "structured-delta": Delta}
 
 
 def kind_of(
-    response: Name | Literal["structured"] | nn.Module,
+    response: Name | Literal["structured", "structured-delta"] | nn.Module,
     setting: Setting,
     elementary: Sequence[str],
     augment: Augment | None,
@@ -190,13 +197,13 @@ def kind_of(
     Raises:
         ValueError: If ``elementary`` or ``augment`` mean nothing for it.
     """
-    if response != "structured":
-        _only_structured(elementary=elementary, augment=augment)
-        return OfWeights(response, setting)
-    if augment is not None:
-        loss = augmented(setting.train_loss, augment, setting.device)
-        setting = replace(setting, train_loss=loss)
-    return OfLayers(elementary, setting)
+    if response == "structured" or response == "structured-delta":
+        if augment is not None:
+            loss = augmented(setting.train_loss, augment, setting.device)
+            setting = replace(setting, train_loss=loss)
+        return OfLayers(_LAYERS[response], elementary, setting)
+    _only_structured(elementary=elementary, augment=augment)
+    return OfWeights(response, setting)
 
 
 def _only_structured(**arguments: Any) -> None:
@@ -204,5 +211,5 @@ def _only_structured(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value not in (None, (), []):
             raise ValueError(
-                f'{name} is {value!r}, but it is for response="structured" alone. Leave it out.'
+                f"{name} is {value!r}, but it is for structured responses alone. Leave it out."
             )

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -24,6 +26,7 @@ from sklearn.datasets import load_diabetes
 from torch import Tensor
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.functional import softplus
 from torch.utils.data import DataLoader
 from torch.utils.data import TensorDataset
 
@@ -32,9 +35,11 @@ from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.tuned import Point
+from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
+from optuna_hypernet.response.delta import Delta
 from optuna_hypernet.response.layers import LAYERS
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
@@ -418,12 +423,16 @@ SMALL = {"body.2.p": RATE, "decay": DECAY}
 
 
 def small(
-    model: nn.Module | None = None, space: Any = SMALL, loss: Any = small_loss, **options: Any
+    model: nn.Module | None = None,
+    space: Any = SMALL,
+    loss: Any = small_loss,
+    kind: type[Structured] = Structured,
+    **options: Any,
 ) -> Structured:
     """A response with gates drawn at random."""
     coordinates = Coordinates(space)
     model = made(Small) if model is None else model
-    response = Structured(model, loss, small_valid, coordinates, CPU, 0, **options)
+    response = kind(model, loss, small_valid, coordinates, CPU, 0, **options)
     for i, weight in enumerate(response.hypernetwork.gated):
         weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
     return response
@@ -607,6 +616,196 @@ def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None
     torch.testing.assert_close(layer(x), expected * weight + bias)
 
 
+# --- Delta-STN
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 2)
+        self.norm = nn.GroupNorm(2, 4)
+        self.drop = nn.Dropout1d()
+        self.lstm = nn.LSTM(4, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.norm(self.conv(x[:, None])))
+        y = self.lstm(y.permute(2, 0, 1))[0][-1]
+        z: Tensor = self.head(y)
+        return z
+
+
+@pytest.mark.parametrize(("build", "x"), [(Small, tokens()), (Recurrent, drawn(5, 3))])
+def test_the_network_is_linearised_in_its_displacement(build: type[nn.Module], x: Tensor) -> None:
+    """Against a central difference, an example at a time in its own direction."""
+    seen: list[Tensor] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(model(batch).detach())
+        return model(batch).square().flatten(1).mean(1)
+
+    model = made(build)
+    for part in model.modules():
+        part.train(not isinstance(part, nn.Dropout | nn.Dropout1d))
+    response = small(model, {"decay": DECAY}, watched, Delta)
+    network, z = response.hypernetwork, drawn(len(x), 1)
+    response.train_losses(z, Coordinates({"decay": DECAY}).natural(z), x)
+    plain, linear = seen
+
+    def output(step: float) -> Tensor:
+        with network.at(step * z, {}):
+            return network.model(x).detach()
+
+    torch.testing.assert_close(plain, output(0.0))
+    torch.testing.assert_close(linear, plain + (output(1e-5) - output(-1e-5)) / 2e-5)
+    assert not torch.allclose(linear, output(1.0), rtol=0.01)
+    assert "forward" not in vars(network.model)
+
+
+def test_everything_that_a_model_returns_is_linearised() -> None:
+    class Pair(NamedTuple):
+        value: Tensor
+        nothing: None
+
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.inner(x)
+            return {"one": [y, Pair(2 * y, None)], "two": (y.square(), y.detach().sign())}
+
+    seen: list[Any] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(model(batch))
+        return seen[-1]["one"][0].square().mean(1)
+
+    response = small(made(Many), {"decay": DECAY}, watched, Delta)
+    z = drawn(4, 1)
+    response.train_losses(z, Coordinates({"decay": DECAY}).natural(z), drawn(4, 3))
+    plain, linear = seen
+    slope = linear["one"][0] - plain["one"][0]
+    assert slope.abs().min() > 0
+    torch.testing.assert_close(linear["one"][1].value, 2 * linear["one"][0])
+    torch.testing.assert_close(linear["two"][0], plain["two"][0] + 2 * plain["one"][0] * slope)
+    assert linear["one"][1].nothing is None
+
+
+def gradients(response: Structured, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the mean loss in elementary and in response weights, flat."""
+    elementary, learnt = (
+        torch.autograd.grad(losses.mean(), group, retain_graph=True, materialize_grads=True)
+        for group in response.groups
+    )
+    flat = [torch.cat([part.reshape(-1) for part in parts]) for parts in (elementary, learnt)]
+    return flat[0], flat[1]
+
+
+@pytest.mark.parametrize(("spread", "apart"), [(1e-3, 1e-6), (1e-2, 1e-4), (1.0, 1.0)])
+def test_both_ways_to_learn_are_one_for_a_layer_without_spread(
+    spread: float, apart: float
+) -> None:
+    """Every row twice, on opposite sides of the centre: what is left is of order spread²."""
+    x, y = (part[:20].double().repeat(2, 1) for part in regression())
+    half = spread * drawn(20, 1)
+    z = torch.cat([half, -half])
+    hp = Coordinates({"decay": DECAY}).natural(z)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return softplus(-y * model(x)).mean(1) + 10 * hp["decay"] * squared_norm(model)
+
+    def slopes(kind: type[Structured]) -> tuple[Tensor, Tensor]:
+        response = small(made(nn.Linear, 3, 1), {"decay": DECAY}, loss, kind)
+        return gradients(response, response.train_losses(z, hp, (x, y)))
+
+    one, two = slopes(Structured), slopes(Delta)
+    torch.testing.assert_close(two[1], one[1])
+    assert 0.01 * apart < relative(two[0], one[0]) < apart
+
+
+def expectation(scale: float, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Coordinates ``(12 n, 1)`` and weights ``(12 n,)`` of a Gaussian's quadrature, for n rows."""
+    nodes, mass = np.polynomial.hermite_e.hermegauss(12)
+    z = scale * torch.from_numpy(nodes).repeat_interleave(n_rows)[:, None]
+    return z, 12 * torch.from_numpy(mass / mass.sum()).repeat_interleave(n_rows)
+
+
+def coordinate(share: Tensor) -> Tensor:
+    """z of a hyperparameter that is uniform on [0, 1]."""
+    tail = 0.5 * math.erfc(LIMIT / math.sqrt(2))
+    return torch.special.ndtri(tail + share * (1 - 2 * tail))
+
+
+SHARE = {"share": FloatDistribution(0.0, 1.0)}
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5])
+def test_the_centre_of_ridge_is_exact_where_one_loss_moves_it_away(scale: float) -> None:
+    """Where φ stands still, in closed form: w* itself, and J by moments of e^ε around it.
+
+    That J is no nearer to the best response's, but dL_V/dλ̂, taken at w*, is.
+    """
+    data, zero = Diabetes(), torch.zeros(1, dtype=torch.float64)
+    z, mass = expectation(scale, 60)
+    x, y = data.x.repeat(12, 1), data.y.repeat(12)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = (data.centre + coordinate(hp["share"])).exp()
+        return mass * ((model(x)[:, 0] - y).square() + penalty * squared_norm(model))
+
+    def still(kind: type[Structured], centre: Tensor, slope: Tensor) -> list[bool]:
+        response = small(made(nn.Linear, 10, 1, bias=False), SHARE, loss, kind)
+        (weight,) = response.hypernetwork.gated
+        with torch.no_grad():
+            weight.elementary.copy_(centre[None])
+            weight.response.copy_(slope[None])
+            weight.gate.fill_(1.0)
+        losses = response.train_losses(z, Coordinates(SHARE).natural(z), (x, y))
+        return [bool(part.norm() < 1e-8 * losses.mean()) for part in gradients(response, losses)]
+
+    def hypergradient(centre: Tensor, slope: Tensor) -> float:
+        x, y = data.valid
+        return float((2 * (x @ centre - y) / len(y)) @ x @ slope)
+
+    exact = data.weights(zero)
+    true_slope = torch.autograd.functional.jacobian(data.weights, zero)[:, 0]
+    m0 = math.exp(data.centre + scale**2 / 2)
+    m1, m2 = scale**2 * m0, (scale**2 + scale**4) * m0
+    curvature = scale**2 * data.x.T @ data.x / 60 + m2 * torch.eye(10, dtype=torch.float64)
+    slope = -m1 * torch.linalg.solve(curvature, exact)
+    assert still(Delta, exact, slope) == [True, True]
+    assert still(Structured, *data.best_affine(scale)) == [True, True]
+    assert still(Structured, exact, slope) == [False, True]
+    both = hypergradient(exact, slope), hypergradient(*data.best_affine(scale))
+    delta, one = (abs(each / hypergradient(exact, true_slope) - 1) for each in both)
+    assert delta < 0.5 * one
+
+
+def test_the_slope_is_exact_where_only_the_network_bends() -> None:
+    """softplus(w) against 1 + 0.3 z: dw*/dz is 0.3 over softplus's slope, however wide z is."""
+    z, mass = expectation(0.7, 1)
+    x = torch.ones(12, 1, dtype=torch.float64)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return mass * (model(x)[:, 0] - 1 - 0.3 * coordinate(hp["share"])).square()
+
+    def slopes(kind: type[Structured]) -> Tensor:
+        model = made(lambda: nn.Sequential(nn.Linear(1, 1, bias=False), nn.Softplus()))
+        response = small(model, SHARE, loss, kind)
+        (weight,) = response.hypernetwork.gated
+        with torch.no_grad():
+            weight.elementary.fill_(math.log(math.e - 1))
+            weight.response.fill_(0.3 / (1 - 1 / math.e))
+            weight.gate.fill_(1.0)
+        hp = Coordinates(SHARE).natural(z)
+        return torch.cat(gradients(response, response.train_losses(z, hp, x)))
+
+    assert slopes(Delta).abs().max() < 1e-10
+    assert slopes(Structured).abs().max() > 1e-3
+
+
 # --- the loop
 
 
@@ -654,8 +853,9 @@ def training(batch: int = 8, **changed: Any) -> HyperTraining:
     return HyperTraining(**{**arguments, **changed})
 
 
-def test_each_step_moves_its_own_and_nothing_else() -> None:
-    one = training()
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
+    one = training(response=response)
     one.fit(30, patience=100)
     bilevel = one._bilevel
     states = [copy.deepcopy(bilevel.state_dict())]
@@ -795,7 +995,8 @@ def test_a_valid_step_has_the_slope_of_the_best_response() -> None:
     torch.testing.assert_close(*slopes, rtol=0.1, atol=0)
 
 
-def test_self_tuning_comes_back_from_a_harmful_start() -> None:
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_self_tuning_comes_back_from_a_harmful_start(response: str) -> None:
     """Dropout and decay that spoil a net go down, and so does its loss; also replayed."""
     start = {"drop.p": 0.8, "decay": 0.05}
     one = training(
@@ -804,6 +1005,7 @@ def test_self_tuning_comes_back_from_a_harmful_start() -> None:
             model, batch, {**hp, "noise": hp["decay"] * 0}
         ),
         start=start,
+        response=response,
         train_data=[tuple(part[:30] for part in regression())],
     )
     tuned = one.fit(400, patience=400)
@@ -850,12 +1052,18 @@ def test_same_seed_same_result_and_no_global_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path) -> None:
+def decaying(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.9)
+
+
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path, response: str) -> None:
     file = tmp_path / "run.pt"
-    whole = training().fit(epochs=12)
+    made: dict[str, Any] = {"response": response, "scheduler": decaying}
+    whole = training(**made).fit(epochs=12)
     with pytest.raises(Interrupted):
-        training(valid_loss=interrupting(net_valid, 30)).fit(epochs=12, checkpoint=file)
-    resumed = training().fit(epochs=12, checkpoint=file)
+        training(**made, valid_loss=interrupting(net_valid, 30)).fit(epochs=12, checkpoint=file)
+    resumed = training(**made).fit(epochs=12, checkpoint=file)
     assert not moved(whole.model.state_dict(), resumed.model.state_dict())
     assert whole.path == resumed.path
 
@@ -986,26 +1194,13 @@ def test_batches_of_one_train() -> None:
     assert math.isfinite(training(batch=1).fit(20).true_loss)
 
 
-def test_recurrent_and_convolutional_models_are_tuned() -> None:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv1d(1, 4, 2)
-            self.norm = nn.GroupNorm(2, 4)
-            self.drop = nn.Dropout1d()
-            self.lstm = nn.LSTM(4, 5)
-            self.head = nn.Linear(5, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.drop(self.norm(self.conv(x[:, None])))
-            y = self.lstm(y.permute(2, 0, 1))[0][-1]
-            z: Tensor = self.head(y)
-            return z
-
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_recurrent_and_convolutional_models_are_tuned(response: str) -> None:
     def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return (model(batch[0]) - batch[1]).square().mean(1)
 
-    one = training(model=made(Recurrent).float(), search_space={"drop.p": RATE}, train_loss=loss)
+    model, space = made(Recurrent).float(), {"drop.p": RATE}
+    one = training(model=model, search_space=space, train_loss=loss, response=response)
     tuned = one.fit(24)
     x, y = regression()
     loss_of_plain = net_valid(tuned.model.eval(), (x[30:], y[30:])).item()
@@ -1102,6 +1297,40 @@ def test_entropy_means_nothing_elsewhere() -> None:
     with pytest.raises(ValueError, match=r"entropy is 0.1.*structured"):
         one.fit(30, entropy=0.1)
     assert len(one.replay(one.fit(epochs=30)).path) > 1
+
+
+def test_a_model_that_cannot_be_linearised_is_named() -> None:
+    class Opaque(Net):
+        def forward(self, x: Tensor) -> Any:
+            return SimpleNamespace(y=super().forward(x))
+
+    class Fixed(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(super().forward(x)[None])[0][0]
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (getattr(model(batch[0]), "y", 0) - batch[1]).square().mean(1)
+
+    def plain(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (model(batch[0]) - batch[1]).square().mean(1)
+
+    changed: dict[str, Any] = {"response": "structured-delta", "search_space": {"drop.p": RATE}}
+    one = training(
+        model=made(Opaque).float(),
+        train_loss=loss,
+        valid_loss=lambda model, batch: loss(model, batch, {}).mean(),
+        **changed,
+    )
+    with pytest.raises(ValueError, match=r"returned a SimpleNamespace.*must return tensors"):
+        one.fit(10)
+    model = made(Fixed).float()
+    one = training(model=model, train_loss=plain, elementary=["lstm"], **changed)
+    with pytest.raises(NotImplementedError, match="let that layer respond"):
+        one.fit(10)
 
 
 def test_a_flattened_batch_is_named() -> None:
