@@ -133,9 +133,9 @@ class HyperTraining:
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
             ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
             a step costs two to three plain ones. ``"structured-delta"`` for the same gates,
-            learnt as in Delta-STN: two losses, one of the linearised network; about five plain
-            steps, and every operation of the model must have a derivative in forward mode, which
-            torch's attention and an LSTM without gates do not have.
+            learnt as in Delta-STN: by two losses, one of the linearised network; four to six
+            plain ones. Every operation of the model must have a derivative in forward mode there,
+            which torch's attention and an LSTM without gates do not have.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.

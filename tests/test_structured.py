@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -1105,6 +1106,7 @@ def plots() -> Callable[[optuna.Study], dict[str, Any]]:
 
 
 def test_the_dashboard_gets_a_plot_of_each_whole_run(tmp_path: Path, plots: Any) -> None:
+    """Of a study over learning rate and width, whose trials tune themselves."""
     storage = f"sqlite:///{tmp_path}/studies.db"
     study = optuna.create_study(storage=storage, pruner=optuna.pruners.NopPruner())
     space = {**SPACE, "noise": Shaped(FloatDistribution(0.0, 1.0), (3,))}
@@ -1114,7 +1116,10 @@ def test_the_dashboard_gets_a_plot_of_each_whole_run(tmp_path: Path, plots: Any)
         return net_loss(model, (batch[0] + hp["noise"], batch[1]), scales)
 
     def objective(trial: optuna.Trial) -> float:
-        one = training(search_space=space, train_loss=noisy_loss, seed=trial.number)
+        width = trial.suggest_int("width", 4, 16)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        model, adam = made(Net, width).float(), partial(torch.optim.Adam, lr=lr)
+        one = training(model=model, search_space=space, train_loss=noisy_loss, optimizer=adam)
         return one.fit(epochs=4, trial=trial).true_loss
 
     study.optimize(objective, n_trials=2)
