@@ -19,6 +19,7 @@ FIGURES = {  # name -> module:function, imported when asked for, called with the
     "hypertraining-7": "benchmarks.hypertraining.budgets:budgets",
     "selftuning-theorems": "benchmarks.selftuning.theorems:theorems",
     "selftuning-schedules": "benchmarks.selftuning.schedules:schedules",
+    "selftuning-delta": "benchmarks.selftuning.learning:table",
     "selftuning-table1": "benchmarks.selftuning.controls:table",
     "selftuning-table2": "benchmarks.selftuning.budgets:table",
 }

@@ -1,9 +1,9 @@
 """`python -m benchmarks.selftuning_cost`: what a train step of self-tuning costs.
 
-Time: two train steps and a valid one of the structured response, and two plain steps, turn about
-in the same loop, so that whatever slows the machine slows both; medians. The plain step is that of
-`HyperTraining.train`: the same network, none of whose layers responds. Beside it stands a loop
-written in bare torch, whose dropout has one rate for all examples.
+Time: two train steps and a valid one of the structured response, two of Delta-STN, and two plain
+steps, turn about in the same loop, so that whatever slows the machine slows all; medians. The
+plain step is that of `HyperTraining.train`: the same network, none of whose layers responds.
+Beside it stands a loop written in bare torch, whose dropout has one rate for all examples.
 
 Memory: the peak of a fresh process, above what it held before the network was made. It holds
 weights, Adam's moments, and what a step needs. It is read off Linux's /proc, and only there.
@@ -29,10 +29,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks import THREADS
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.optimizers import adam
+from optuna_hypernet.bilevel.optimizers import hyper_adam
 from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.response.delta import Delta
 from optuna_hypernet.response.structured import EVERYTHING
 from optuna_hypernet.response.structured import Structured
 
@@ -45,7 +46,11 @@ CPU = torch.device("cpu")
 PROC = Path("/proc/self")  # of Linux
 
 Batch = tuple[Tensor, Tensor]
-KINDS: dict[str, Sequence[str]] = {"plain": EVERYTHING, "self-tuned": ()}  # elementary modules
+KINDS: dict[str, tuple[type[Structured], Sequence[str]]] = {  # and elementary modules
+    "plain": (Structured, EVERYTHING),
+    "self-tuned": (Structured, ()),
+    "delta": (Delta, ()),
+}
 
 
 def perceptron(width: int) -> nn.Sequential:
@@ -97,8 +102,8 @@ def loop(model: nn.Module, kind: str, batch: Batch) -> tuple[Bilevel, Structured
     dropouts = [n for n, m in model.named_modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
     space = {f"{name}.p": FloatDistribution(0.0, 0.9) for name in dropouts}
     coordinates = Coordinates(space, torch.float32)
-    losses = train_loss, valid_loss
-    response = Structured(model, *losses, coordinates, CPU, 0, KINDS[kind])
+    losses, (made, elementary) = (train_loss, valid_loss), KINDS[kind]
+    response = made(model, *losses, coordinates, CPU, 0, elementary)
     train_data, valid_data = (Batches(name, [batch], CPU, 0) for name in ("train", "valid"))
     data = train_data, valid_data
     z = torch.zeros(coordinates.D)
@@ -127,11 +132,12 @@ def bare(model: nn.Module, batch: Batch) -> Callable[[], None]:
 def seconds(net: Net, cycles: int) -> dict[str, float]:
     """Median seconds of a cycle's parts, all taken turn about; the first tenth is a warm-up."""
     batch = net.images()
-    plain, tuned = (loop(net.build(net.width), kind, batch)[0] for kind in KINDS)
+    plain, tuned, delta = (loop(net.build(net.width), kind, batch)[0] for kind in KINDS)
     parts: dict[str, Callable[[], Any]] = {
         "bare": bare(net.build(net.width), batch),
         "plain": lambda: train(plain),
         "self-tuned": lambda: train(tuned),
+        "delta": lambda: train(delta),
         "valid": lambda: tuned.adaptive_valid_step(ENTROPY),
     }
     spent = np.empty((cycles, len(parts)))
@@ -189,12 +195,13 @@ def row(what: str, plain: float, tuned: float, bar: float | None = None) -> None
 
 def measure(name: str, cycles: int) -> None:
     """All about one net, printed."""
-    net, kinds = NETS[name], tuple(KINDS)
+    net, kinds = NETS[name], ("plain", "self-tuned")
     spent = {part: 1e3 * value for part, value in seconds(net, cycles).items()}
     plain, tuned = spent["plain"] / CYCLE, spent["self-tuned"] / CYCLE
     print(f"\n{name:30} {'plain':>12} {'self-tuned':>12} {'ratio':>8}")
     row("train step, ms", plain, tuned, TIME_BAR)
     row("the same, plain in bare torch", spent["bare"] / CYCLE, tuned)
+    row("the same of Delta-STN", plain, spent["delta"] / CYCLE)
     row("2 train steps, a valid step", spent["plain"], spent["self-tuned"] + spent["valid"])
     row("trained numbers", *(parameters(net, kind) for kind in kinds), PARAMETER_BAR)
     if PROC.exists():

@@ -33,12 +33,14 @@ torch, which is imported when the name is asked for::
 
     hypertraining  HyperTraining: a user's own model tuned through w_φ(λ)
     coordinates    hyperparameters as unconstrained, standardised coordinates; Shaped
+    kinds          what a name of a response stands for, and what is done with it by default
     bilevel/       the loop (train step, valid step), plans (the algorithms), runs (early stop,
-                   checkpoints), reports (to a trial), batches, problem, tuned
+                   checkpoints), reports (to a trial) and plots, optimizers, batches, problem,
+                   tuned
     response/      λ → the user's weights
       weights        all of them at once, as one vector that hypernetworks gives
       structured     the user's own layers with gates, an own λ for every example; layers,
-                     squared_norm
+                     squared_norm; delta, which learns them by two losses
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 

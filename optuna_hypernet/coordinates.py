@@ -171,6 +171,11 @@ class Coordinates:
         """Names of the hyperparameters of which a number is marked in ``which (D,)``."""
         return [name for name, marked in self._by_name(which).items() if bool(marked.any())]
 
+    def is_log(self, name: str) -> bool:
+        """Whether the range of that hyperparameter is logarithmic."""
+        kind = self._shaped[name].distribution
+        return isinstance(kind, FloatDistribution | IntDistribution) and kind.log
+
     def _by_name(self, values: Tensor) -> dict[str, Tensor]:
         parts = torch.split(values, self._sizes, -1)
         return {

@@ -1,7 +1,7 @@
 """HyperTraining: the door to ``bilevel`` and ``response``, which hold the mathematics.
 
 After Lorraine & Duvenaud (2018), "Stochastic Hyperparameter Optimization through Hypernetworks",
-and MacKay et al. (2019), "Self-Tuning Networks".
+MacKay et al. (2019), "Self-Tuning Networks", and Bae & Grosse (2020), "Delta-STN".
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ import itertools
 import os
 import pickle
 import warnings
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
 from typing import Any
 from typing import Literal
 
@@ -28,19 +24,17 @@ from torch import Tensor
 from torch import nn
 from tqdm import tqdm
 
-from optuna_hypernet.bilevel.loop import MakeOptimizer
 from optuna_hypernet.bilevel.loop import run
-from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import MakeScheduler
+from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import check_count
-from optuna_hypernet.bilevel.plans import check_scale
 from optuna_hypernet.bilevel.plans import joint
+from optuna_hypernet.bilevel.plots import save_plot
 from optuna_hypernet.bilevel.problem import Problem
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam
-from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.bilevel.reports import Trial
 from optuna_hypernet.bilevel.reports import Watch
 from optuna_hypernet.bilevel.reports import store
@@ -52,46 +46,20 @@ from optuna_hypernet.bilevel.tuned import Tuned
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
+from optuna_hypernet.kinds import Setting
+from optuna_hypernet.kinds import kind_of
 from optuna_hypernet.randomness import generator
-from optuna_hypernet.response.hypernetworks import Constant
-from optuna_hypernet.response.hypernetworks import Diagonal
 from optuna_hypernet.response.hypernetworks import Name
-from optuna_hypernet.response.hypernetworks import hypernetwork
 from optuna_hypernet.response.losses import Augment
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
-from optuna_hypernet.response.losses import augmented
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import device_of
-from optuna_hypernet.response.structured import EVERYTHING
-from optuna_hypernet.response.structured import Structured
-from optuna_hypernet.response.weights import Weights
 
 
 _PROBE = 1.5  # standard deviations on either side, for the first look at the training loss
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
-
-
-@dataclass(frozen=True)
-class _Manner:
-    """What is done by default, by the kind of response; see :meth:`HyperTraining.fit`."""
-
-    hyper_optimizer: MakeOptimizer
-    samples: int | None
-    scale: float
-    entropy: float | None
-    warm_up: Fraction  # of the train steps
-    finish: Fraction
-
-
-_WEIGHTS = _Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
-_DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
-# Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
-# small spread changes nothing, λ̂ then stays.
-_STRUCTURED = _Manner(
-    partial(hyper_adam, length=0.14), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
-)
 
 
 class HyperTraining:
@@ -164,7 +132,10 @@ class HyperTraining:
             maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
             ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
-            a step costs two to three plain ones.
+            a step costs two to three plain ones. ``"structured-delta"`` for the same gates,
+            learnt as in Delta-STN: by two losses, one of the linearised network; four to six
+            plain ones. Every operation of the model must have a derivative in forward mode there,
+            which torch's attention and an LSTM without gates do not have.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
@@ -178,6 +149,10 @@ class HyperTraining:
             0.003 along each coordinate if ``"diagonal"``.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
+        scheduler: Makes a ``torch.optim.lr_scheduler`` from an optimizer of φ. It is stepped
+            after every train step, in ordinary training, too, where each training has a new one.
+            By default step sizes stay for half of a run, and then go down to 0 along a cosine;
+            those of λ̂ always do.
 
     Raises:
         TypeError: If an argument is of the wrong type, or data can be iterated over only once.
@@ -193,7 +168,7 @@ class HyperTraining:
         train_data: Iterable[Any],
         valid_data: Iterable[Any],
         *,
-        response: Name | Literal["structured"] | nn.Module = "low-rank",
+        response: Name | Literal["structured", "structured-delta"] | nn.Module = "low-rank",
         elementary: Sequence[str] = (),
         augment: Augment | None = None,
         device: torch.device | str | None = None,
@@ -202,6 +177,7 @@ class HyperTraining:
         optimizer: MakeOptimizer = adam,
         hyper_optimizer: MakeOptimizer | None = None,
         clip: float | None = None,
+        scheduler: MakeScheduler | None = None,
     ) -> None:
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         check_count("seed", seed, 0)
@@ -223,40 +199,27 @@ class HyperTraining:
             "optimizer": optimizer,
             "hyper_optimizer": hyper_optimizer,
             "clip": clip,
+            "scheduler": scheduler,
         }
         dtype = check_model(model)
-        self.coordinates = coordinates = Coordinates(search_space, dtype, where)
-
-        def structured(model: nn.Module, elementary: Sequence[str]) -> Structured:
-            loss = train_loss if augment is None else augmented(train_loss, augment, where)
-            return Structured(model, loss, valid_loss, coordinates, where, seed, elementary)
-
-        def weights(model: nn.Module, kind: Name | nn.Module | None) -> Weights:
-            made = Weights(model, train_loss, valid_loss, where)
-            sizes = (coordinates.D, made.n_weights, generator(seed))
-            if kind == "diagonal":
-                network: nn.Module = Diagonal(made.owners(coordinates.shapes), coordinates.D)
-            else:
-                network = Constant(*sizes) if kind is None else hypernetwork(kind, *sizes)
-            made.hypernetwork = network.to(where, dtype)
-            return made
-
-        self._response: Structured | Weights
-        ordinary: Callable[[nn.Module], Structured | Weights]
-        if response == "structured":
-            self._manner = _STRUCTURED
-            self._response = structured(model, elementary)
-            ordinary = partial(structured, elementary=EVERYTHING)
-        else:
-            _only_structured(elementary=elementary, augment=augment)
-            self._manner = _DIAGONAL if response == "diagonal" else _WEIGHTS
-            self._response = weights(model, response)
-            ordinary = partial(weights, kind=None)
-        hyper_optimizer = hyper_optimizer or self._manner.hyper_optimizer
-        data, optimizers = (train_data, valid_data), (optimizer, hyper_optimizer)
-        self._problem = Problem(coordinates, *data, *optimizers, where, seed, ordinary, clip)
-        middle = torch.zeros(coordinates.D).to(where, dtype)
-        z = middle if start is None else coordinates.encode(start)
+        self.coordinates = Coordinates(search_space, dtype, where)
+        setting = Setting(train_loss, valid_loss, self.coordinates, where, seed)
+        self._kind = kind_of(response, setting, elementary, augment)
+        self._response = self._kind.response(model)
+        self._problem = Problem(
+            self.coordinates,
+            train_data,
+            valid_data,
+            optimizer,
+            hyper_optimizer or self._kind.manner.hyper_optimizer,
+            where,
+            seed,
+            self._kind.ordinary,
+            clip,
+            scheduler,
+        )
+        middle = torch.zeros(self.coordinates.D).to(where, dtype)
+        z = middle if start is None else self.coordinates.encode(start)
         self._bilevel = self._problem.bilevel(self._response, z)
         self._look(middle)
 
@@ -349,7 +312,7 @@ class HyperTraining:
                 from there, bit by bit as if it had not been interrupted.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
                 a train step, and it may prune the run. It keeps params and schedule as user
-                attributes.
+                attributes; of a whole run optuna-dashboard, if installed, gets a plot, too.
             progress: Whether to show a progress bar.
 
         Raises:
@@ -358,19 +321,9 @@ class HyperTraining:
             FloatingPointError: If a loss is not finite: where, and at which λ.
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
-        self._check_for(samples=samples, entropy=entropy)
         steps, batches = self._length(steps, epochs)
-        manner = self._manner
-        scale = manner.scale if scale is None else scale
-        check_scale(scale)
-        plan = joint(
-            Around(scale),
-            manner.samples if samples is None else samples,
-            steps,
-            ratio,
-            int(steps * manner.warm_up) if warm_up is None else warm_up,
-            manner.entropy if entropy is None else entropy,
-        )
+        manner = self._kind.manner
+        plan = manner.plan(steps, ratio, warm_up, samples, scale, entropy)
         finish = int(plan.train_steps * manner.finish) if finish is None else finish
         marks = plan.evenly(_EVALUATIONS) if batches is None else plan.by_epochs(batches)
         options = Options(patience, checkpoint, progress, marks)
@@ -379,6 +332,7 @@ class HyperTraining:
         watch = Watch(trial, plan, self.coordinates, batches)
         tuned = self._run(plan, replace(options, watch=watch), finish)
         store(trial, tuned.params, tuned.path)
+        save_plot(trial, self.coordinates, tuned.path)
         return tuned
 
     def fit_simplified(
@@ -521,7 +475,11 @@ class HyperTraining:
         Raises:
             TypeError: If a function that was passed in cannot be pickled.
         """
-        for name in ("train_loss", "valid_loss", "augment", "optimizer", "hyper_optimizer"):
+        losses, makers = (
+            ("train_loss", "valid_loss"),
+            ("optimizer", "hyper_optimizer", "scheduler"),
+        )
+        for name in (*losses, "augment", *makers):
             try:
                 pickle.dumps(self._arguments[name])
             except (AttributeError, TypeError, pickle.PicklingError) as error:
@@ -546,16 +504,6 @@ class HyperTraining:
         arguments = {**self._arguments, "model": self._response.original()}
         return {"arguments": arguments, "state": self.state_dict()}
 
-    def _check_for(self, samples: int | None, entropy: float | None) -> None:
-        """Refuses arguments of :meth:`fit` that mean nothing for this response."""
-        if not self._response.per_example:
-            _only_structured(entropy=entropy)
-        elif samples is not None:
-            raise ValueError(
-                f"samples is {samples}, but a structured response draws one λ for every example "
-                "of a batch. Leave it out."
-            )
-
     def _check_whole(self, method: str) -> None:
         """Refuses algorithms that a structured response is not for."""
         if self._response.per_example:
@@ -577,11 +525,12 @@ class HyperTraining:
     def _run(self, plan: Plan, options: Options, finish: int) -> Tuned:
         check_count("finish", finish, 0)
         record = carry_out(self._bilevel, self._response, plan, options)
-        if plan.entropy is not None and (pinned := self._bilevel.pinned()):
+        adapts = plan.entropy is not None
+        if adapts and (narrow := self._bilevel.at_floor()):
             warnings.warn(
-                f"The spread of {pinned} ended at an end of what it may be, 0.05 to 2 standard "
-                "deviations of the search space. With more entropy= it is wider, with less it "
-                "is narrower; or change the range of these hyperparameters.",
+                f"The spread of {narrow} ended at its floor, so little was learnt of how the "
+                "model responds to that. With more entropy= it is wider; or pass a wider range "
+                "of these hyperparameters.",
                 stacklevel=3,
             )
         z, model = record.kept_z, record.kept(self._response)
@@ -589,13 +538,10 @@ class HyperTraining:
         if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
             trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
-        return replace(trained, predicted_loss=record.best, path=path, stopped=record.stopped)
-
-
-def _only_structured(**arguments: Any) -> None:
-    """Refuses arguments that mean nothing for other responses."""
-    for name, value in arguments.items():
-        if value not in (None, (), []):
-            raise ValueError(
-                f'{name} is {value!r}, but it is for response="structured" alone. Leave it out.'
-            )
+        return replace(
+            trained,
+            predicted_loss=record.best,
+            path=path,
+            stopped=record.stopped,
+            flat=self._bilevel.at_ceiling() if adapts else (),
+        )

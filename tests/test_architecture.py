@@ -103,9 +103,11 @@ def test_a_black_box_suggestion_reaches_all_its_parts_and_no_torch() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_imported_beyond_the_declared_dependencies(name: str) -> None:
-    """Beside torch, an extra; tqdm, which Optuna brings; threadpoolctl, where it happens to be."""
+    """Beside torch, an extra; tqdm, which Optuna brings; and what is used where it happens to be:
+    threadpoolctl, optuna-dashboard."""
     allowed = {"numpy", "scipy", "optuna", "optuna_hypernet", *sys.stdlib_module_names}
     allowed |= {"threadpoolctl"} if name == "threads.py" else set()
+    allowed |= {"optuna_dashboard", "plotly"} if name == "bilevel/plots.py" else set()
     allowed |= set() if name in reached("sampler.py") else {"torch", "tqdm"}
 
     assert {module.split(".")[0] for module in imported(name)} <= allowed

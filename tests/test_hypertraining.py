@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interruptions import Interrupted
+from interruptions import interrupting
+from interruptions import moved
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from torch import Tensor
@@ -23,6 +27,7 @@ from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.problem import Problem
+from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.bilevel.tuned import Tuned
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
@@ -90,6 +95,9 @@ class Ridge:
             "seed": 0,
         }
         return HyperTraining(**{**arguments, **changed})
+
+
+RIDGE = Ridge()
 
 
 def parts(
@@ -258,17 +266,6 @@ def test_a_diagonal_response_learns_the_slopes_of_separate_weights() -> None:
 # --- steps
 
 
-def moved(before: Any, after: Any) -> bool:
-    """Whether anything in two nested states differs by a bit."""
-    if isinstance(before, Tensor):
-        return not torch.equal(before, after)
-    if isinstance(before, dict):
-        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
-    if isinstance(before, list | tuple):
-        return len(before) != len(after) or any(map(moved, before, after))
-    return bool(before != after)
-
-
 @pytest.mark.parametrize("response", ["linear", "low-rank", "mlp"])
 def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
     *_, bilevel = parts(response)
@@ -413,28 +410,16 @@ def test_no_global_state_is_touched() -> None:
     assert not ridge.model.weight.any()
 
 
-class Interrupted(Exception):
-    """Ctrl-C, a power cut, a time limit."""
-
-
 @pytest.mark.parametrize("algorithm", ["fit", "fit_simplified", "fit_globally"])
 @pytest.mark.parametrize("own_generator", [False, True])
 def test_a_resumed_run_ends_in_the_very_same_bits(
     tmp_path: Path, algorithm: str, own_generator: bool
 ) -> None:
-    calls = 0
-
-    def interrupting(model: nn.Module, batch: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 75:
-            raise Interrupted
-        return squared(model, batch)
-
     file = tmp_path / "run.pt"
     whole = getattr(noisy(own_generator), algorithm)(90)
+    cut = noisy(own_generator, valid_loss=interrupting(squared, 75))
     with pytest.raises(Interrupted):
-        getattr(noisy(own_generator, valid_loss=interrupting), algorithm)(90, checkpoint=file)
+        getattr(cut, algorithm)(90, checkpoint=file)
     resumed = getattr(noisy(own_generator), algorithm)(90, checkpoint=file)
     assert same(whole, resumed)
     assert same(whole, getattr(noisy(own_generator), algorithm)(90, checkpoint=file))
@@ -445,6 +430,56 @@ def test_a_state_goes_on_bit_by_bit() -> None:
     one.fit(30)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert same(one.fit(30), other.fit(30))
+
+
+def halving(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 20, 60], 0.5)
+
+
+def one_cycle(optimizer: Any) -> Any:
+    """Moves step sizes and Adam's momentum."""
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=120)
+
+
+def in_turn(optimizer: Any) -> Any:
+    schedulers = torch.optim.lr_scheduler
+    parts = [schedulers.LinearLR(optimizer), schedulers.ExponentialLR(optimizer, 0.99)]
+    return schedulers.SequentialLR(optimizer, parts, [40])
+
+
+@pytest.mark.parametrize("scheduler", [halving, one_cycle, in_turn])
+def test_a_scheduled_run_is_resumed_in_the_very_same_bits(tmp_path: Path, scheduler: Any) -> None:
+    file = tmp_path / "run.pt"
+    whole = noisy(scheduler=scheduler).fit(90)
+    assert not same(whole, noisy().fit(90))
+    cut = noisy(scheduler=scheduler, valid_loss=interrupting(squared, 75))
+    with pytest.raises(Interrupted):
+        cut.fit(90, checkpoint=file)
+    with pytest.raises(ValueError, match="saved with a scheduler, but here is no scheduler"):
+        noisy().fit(90, checkpoint=file)
+    assert same(whole, noisy(scheduler=scheduler).fit(90, checkpoint=file))
+
+
+def test_a_scheduler_sets_the_step_sizes_of_train_steps_and_no_other() -> None:
+    """Against gradient descent written out, twice from the start; λ̂ has its own decay."""
+    training = RIDGE.training(
+        optimizer=lambda phi: torch.optim.SGD(phi, lr=0.2), scheduler=halving
+    )
+    penalty = torch.tensor(0.1, dtype=torch.float64)
+    w = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    for step in range(30):
+        x, y = RIDGE.train
+        loss = (x @ w.T - y).square().mean() + penalty * w.square().sum()
+        (slope,) = torch.autograd.grad(loss, w)
+        size = 0.2 * 0.5 ** sum(step >= milestone for milestone in (4, 20, 60))
+        w = (w - size * slope).detach().requires_grad_()
+    for _ in range(2):
+        model = training.train({"decay": 0.1}, steps=30).model
+        torch.testing.assert_close(model.weight, w)
+    path = [Point(n, n, {"decay": 0.1}, 0.0) for n in (10, 30)]
+    replayed = training.replay(replace(training.train({"decay": 0.1}, 0), path=path))
+    losses = [point.predicted_loss for point in replayed.path]
+    assert squared(model, RIDGE.valid).item() == pytest.approx(losses[-1])
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -516,9 +551,6 @@ class Once:
             yield self.batch
 
 
-RIDGE = Ridge()
-
-
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
@@ -529,6 +561,13 @@ RIDGE = Ridge()
         ({"train_data": 3}, TypeError, "train_data is 3, which cannot be iterated over"),
         ({"start": {"decoy": 1.0}}, ValueError, r"Unknown: \['decoy'\]"),
         ({"start": {"decay": 100.0}}, ValueError, "not inside"),
+        (
+            {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            TypeError,
+            "made a ReduceLROnPlateau, which waits for a metric",
+        ),
+        ({"scheduler": lambda optimizer: 0.1}, TypeError, r"made 0\.1, but it must make an LRSch"),
+        ({"scheduler": 0.1}, TypeError, r"scheduler is 0\.1, which cannot be called"),
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"seed": 0.5}, TypeError, "seed is 0.5, but it must be an int"),
         ({"response": "cubic"}, ValueError, "response is 'cubic'"),

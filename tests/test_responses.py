@@ -204,7 +204,7 @@ def test_hypernetworks_are_as_large_as_they_say() -> None:
 
 
 def test_unknown_responses_are_named() -> None:
-    known = "'linear', 'low-rank', 'mlp', 'diagonal', 'structured'"
+    known = "'linear', 'low-rank', 'mlp', 'diagonal', 'structured', 'structured-delta'"
     with pytest.raises(ValueError, match=rf"response is 'cubic'.*{known}"):
         hypernetwork("cubic", 1, 2, seed())
 

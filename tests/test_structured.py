@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import optuna
 import pytest
 import torch
+from interruptions import Interrupted
+from interruptions import interrupting
+from interruptions import moved
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from sklearn.datasets import load_diabetes
 from torch import Tensor
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.functional import softplus
 from torch.utils.data import DataLoader
 from torch.utils.data import TensorDataset
 
@@ -24,9 +35,12 @@ from optuna_hypernet import squared_norm
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.plans import Around
+from optuna_hypernet.bilevel.tuned import Point
+from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
+from optuna_hypernet.response.delta import Delta
 from optuna_hypernet.response.layers import LAYERS
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
@@ -410,12 +424,16 @@ SMALL = {"body.2.p": RATE, "decay": DECAY}
 
 
 def small(
-    model: nn.Module | None = None, space: Any = SMALL, loss: Any = small_loss, **options: Any
+    model: nn.Module | None = None,
+    space: Any = SMALL,
+    loss: Any = small_loss,
+    kind: type[Structured] = Structured,
+    **options: Any,
 ) -> Structured:
     """A response with gates drawn at random."""
     coordinates = Coordinates(space)
     model = made(Small) if model is None else model
-    response = Structured(model, loss, small_valid, coordinates, CPU, 0, **options)
+    response = kind(model, loss, small_valid, coordinates, CPU, 0, **options)
     for i, weight in enumerate(response.hypernetwork.gated):
         weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
     return response
@@ -599,6 +617,196 @@ def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None
     torch.testing.assert_close(layer(x), expected * weight + bias)
 
 
+# --- Delta-STN
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 2)
+        self.norm = nn.GroupNorm(2, 4)
+        self.drop = nn.Dropout1d()
+        self.lstm = nn.LSTM(4, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.norm(self.conv(x[:, None])))
+        y = self.lstm(y.permute(2, 0, 1))[0][-1]
+        z: Tensor = self.head(y)
+        return z
+
+
+@pytest.mark.parametrize(("build", "x"), [(Small, tokens()), (Recurrent, drawn(5, 3))])
+def test_the_network_is_linearised_in_its_displacement(build: type[nn.Module], x: Tensor) -> None:
+    """Against a central difference, an example at a time in its own direction."""
+    seen: list[Tensor] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(model(batch).detach())
+        return model(batch).square().flatten(1).mean(1)
+
+    model = made(build)
+    for part in model.modules():
+        part.train(not isinstance(part, nn.Dropout | nn.Dropout1d))
+    response = small(model, {"decay": DECAY}, watched, Delta)
+    network, z = response.hypernetwork, drawn(len(x), 1)
+    response.train_losses(z, Coordinates({"decay": DECAY}).natural(z), x)
+    plain, linear = seen
+
+    def output(step: float) -> Tensor:
+        with network.at(step * z, {}):
+            return network.model(x).detach()
+
+    torch.testing.assert_close(plain, output(0.0))
+    torch.testing.assert_close(linear, plain + (output(1e-5) - output(-1e-5)) / 2e-5)
+    assert not torch.allclose(linear, output(1.0), rtol=0.01)
+    assert "forward" not in vars(network.model)
+
+
+def test_everything_that_a_model_returns_is_linearised() -> None:
+    class Pair(NamedTuple):
+        value: Tensor
+        nothing: None
+
+    class Many(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.inner(x)
+            return {"one": [y, Pair(2 * y, None)], "two": (y.square(), y.detach().sign())}
+
+    seen: list[Any] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(model(batch))
+        return seen[-1]["one"][0].square().mean(1)
+
+    response = small(made(Many), {"decay": DECAY}, watched, Delta)
+    z = drawn(4, 1)
+    response.train_losses(z, Coordinates({"decay": DECAY}).natural(z), drawn(4, 3))
+    plain, linear = seen
+    slope = linear["one"][0] - plain["one"][0]
+    assert slope.abs().min() > 0
+    torch.testing.assert_close(linear["one"][1].value, 2 * linear["one"][0])
+    torch.testing.assert_close(linear["two"][0], plain["two"][0] + 2 * plain["one"][0] * slope)
+    assert linear["one"][1].nothing is None
+
+
+def gradients(response: Structured, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the mean loss in elementary and in response weights, flat."""
+    elementary, learnt = (
+        torch.autograd.grad(losses.mean(), group, retain_graph=True, materialize_grads=True)
+        for group in response.groups
+    )
+    flat = [torch.cat([part.reshape(-1) for part in parts]) for parts in (elementary, learnt)]
+    return flat[0], flat[1]
+
+
+@pytest.mark.parametrize(("spread", "apart"), [(1e-3, 1e-6), (1e-2, 1e-4), (1.0, 1.0)])
+def test_both_ways_to_learn_are_one_for_a_layer_without_spread(
+    spread: float, apart: float
+) -> None:
+    """Every row twice, on opposite sides of the centre: what is left is of order spread²."""
+    x, y = (part[:20].double().repeat(2, 1) for part in regression())
+    half = spread * drawn(20, 1)
+    z = torch.cat([half, -half])
+    hp = Coordinates({"decay": DECAY}).natural(z)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return softplus(-y * model(x)).mean(1) + 10 * hp["decay"] * squared_norm(model)
+
+    def slopes(kind: type[Structured]) -> tuple[Tensor, Tensor]:
+        response = small(made(nn.Linear, 3, 1), {"decay": DECAY}, loss, kind)
+        return gradients(response, response.train_losses(z, hp, (x, y)))
+
+    one, two = slopes(Structured), slopes(Delta)
+    torch.testing.assert_close(two[1], one[1])
+    assert 0.01 * apart < relative(two[0], one[0]) < apart
+
+
+def expectation(scale: float, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Coordinates ``(12 n, 1)`` and weights ``(12 n,)`` of a Gaussian's quadrature, for n rows."""
+    nodes, mass = np.polynomial.hermite_e.hermegauss(12)
+    z = scale * torch.from_numpy(nodes).repeat_interleave(n_rows)[:, None]
+    return z, 12 * torch.from_numpy(mass / mass.sum()).repeat_interleave(n_rows)
+
+
+def coordinate(share: Tensor) -> Tensor:
+    """z of a hyperparameter that is uniform on [0, 1]."""
+    tail = 0.5 * math.erfc(LIMIT / math.sqrt(2))
+    return torch.special.ndtri(tail + share * (1 - 2 * tail))
+
+
+SHARE = {"share": FloatDistribution(0.0, 1.0)}
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5])
+def test_the_centre_of_ridge_is_exact_where_one_loss_moves_it_away(scale: float) -> None:
+    """Where φ stands still, in closed form: w* itself, and J by moments of e^ε around it.
+
+    That J is no nearer to the best response's, but dL_V/dλ̂, taken at w*, is.
+    """
+    data, zero = Diabetes(), torch.zeros(1, dtype=torch.float64)
+    z, mass = expectation(scale, 60)
+    x, y = data.x.repeat(12, 1), data.y.repeat(12)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = (data.centre + coordinate(hp["share"])).exp()
+        return mass * ((model(x)[:, 0] - y).square() + penalty * squared_norm(model))
+
+    def still(kind: type[Structured], centre: Tensor, slope: Tensor) -> list[bool]:
+        response = small(made(nn.Linear, 10, 1, bias=False), SHARE, loss, kind)
+        (weight,) = response.hypernetwork.gated
+        with torch.no_grad():
+            weight.elementary.copy_(centre[None])
+            weight.response.copy_(slope[None])
+            weight.gate.fill_(1.0)
+        losses = response.train_losses(z, Coordinates(SHARE).natural(z), (x, y))
+        return [bool(part.norm() < 1e-8 * losses.mean()) for part in gradients(response, losses)]
+
+    def hypergradient(centre: Tensor, slope: Tensor) -> float:
+        x, y = data.valid
+        return float((2 * (x @ centre - y) / len(y)) @ x @ slope)
+
+    exact = data.weights(zero)
+    true_slope = torch.autograd.functional.jacobian(data.weights, zero)[:, 0]
+    m0 = math.exp(data.centre + scale**2 / 2)
+    m1, m2 = scale**2 * m0, (scale**2 + scale**4) * m0
+    curvature = scale**2 * data.x.T @ data.x / 60 + m2 * torch.eye(10, dtype=torch.float64)
+    slope = -m1 * torch.linalg.solve(curvature, exact)
+    assert still(Delta, exact, slope) == [True, True]
+    assert still(Structured, *data.best_affine(scale)) == [True, True]
+    assert still(Structured, exact, slope) == [False, True]
+    both = hypergradient(exact, slope), hypergradient(*data.best_affine(scale))
+    delta, one = (abs(each / hypergradient(exact, true_slope) - 1) for each in both)
+    assert delta < 0.5 * one
+
+
+def test_the_slope_is_exact_where_only_the_network_bends() -> None:
+    """softplus(w) against 1 + 0.3 z: dw*/dz is 0.3 over softplus's slope, however wide z is."""
+    z, mass = expectation(0.7, 1)
+    x = torch.ones(12, 1, dtype=torch.float64)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return mass * (model(x)[:, 0] - 1 - 0.3 * coordinate(hp["share"])).square()
+
+    def slopes(kind: type[Structured]) -> Tensor:
+        model = made(lambda: nn.Sequential(nn.Linear(1, 1, bias=False), nn.Softplus()))
+        response = small(model, SHARE, loss, kind)
+        (weight,) = response.hypernetwork.gated
+        with torch.no_grad():
+            weight.elementary.fill_(math.log(math.e - 1))
+            weight.response.fill_(0.3 / (1 - 1 / math.e))
+            weight.gate.fill_(1.0)
+        hp = Coordinates(SHARE).natural(z)
+        return torch.cat(gradients(response, response.train_losses(z, hp, x)))
+
+    assert slopes(Delta).abs().max() < 1e-10
+    assert slopes(Structured).abs().max() > 1e-3
+
+
 # --- the loop
 
 
@@ -646,8 +854,9 @@ def training(batch: int = 8, **changed: Any) -> HyperTraining:
     return HyperTraining(**{**arguments, **changed})
 
 
-def test_each_step_moves_its_own_and_nothing_else() -> None:
-    one = training()
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
+    one = training(response=response)
     one.fit(30, patience=100)
     bilevel = one._bilevel
     states = [copy.deepcopy(bilevel.state_dict())]
@@ -666,17 +875,6 @@ def test_each_step_moves_its_own_and_nothing_else() -> None:
         assert not moved(start[name], trained[name])
         assert moved(trained[name], validated[name])
     assert all(p.grad is None for p in one._response.hypernetwork.parameters())
-
-
-def moved(before: Any, after: Any) -> bool:
-    """Whether anything in two nested states differs by a bit."""
-    if isinstance(before, Tensor):
-        return not torch.equal(before, after)
-    if isinstance(before, dict):
-        return before.keys() != after.keys() or any(moved(before[k], after[k]) for k in before)
-    if isinstance(before, list | tuple):
-        return len(before) != len(after) or any(map(moved, before, after))
-    return bool(before != after)
 
 
 def quadratic(entropy: float, steps: int) -> Bilevel:
@@ -716,19 +914,29 @@ def test_the_spread_goes_where_entropy_and_curvature_balance() -> None:
     bilevel = quadratic(0.09, 500)
     assert float(bilevel.z[0].detach()) == pytest.approx(1.0, abs=0.02)
     assert float(bilevel.scale[0]) == pytest.approx(0.3, rel=0.05)
-    assert not bilevel.pinned()
+    assert bilevel.at_floor() == bilevel.at_ceiling() == []
 
 
 @pytest.mark.parametrize(("entropy", "end"), [(0.0, 0.05), (9.0, 2.0)])
 def test_the_spread_stays_between_its_floor_and_its_ceiling(entropy: float, end: float) -> None:
     bilevel = quadratic(entropy, 400)
     assert float(bilevel.scale[0]) == pytest.approx(end)
-    assert bilevel.pinned() == ["x"]
+    assert bilevel.at_floor() == (["x"] if entropy == 0 else [])
+    assert bilevel.at_ceiling() == (["x"] if entropy == 9 else [])
 
 
-def test_a_spread_at_its_end_is_told() -> None:
-    with pytest.warns(UserWarning, match=r"spread of \['drop.p', 'decay', 'noise'\] ended at"):
-        training(hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3)).fit(12, entropy=10.0)
+def test_a_spread_at_its_floor_is_warned_of() -> None:
+    """Descent on a smooth bowl: without entropy the spread of a rate that matters dies."""
+    start = {"drop.p": 0.5, "decay": 1e-3, "noise": 0.5}
+    one = training(start=start, hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3))
+    with pytest.warns(UserWarning, match=r"spread of \[.*\] ended at its floor.*more entropy="):
+        one.fit(12, entropy=0.0)
+
+
+def test_a_spread_at_its_ceiling_is_told_without_a_warning() -> None:
+    tuned = training(hyper_optimizer=lambda z: torch.optim.SGD(z, lr=1e3)).fit(12, entropy=10.0)
+    assert tuned.flat == ["drop.p", "decay", "noise"]
+    assert training().fit(12).flat == []
 
 
 def test_long_gradients_are_shortened_group_by_group() -> None:
@@ -788,7 +996,8 @@ def test_a_valid_step_has_the_slope_of_the_best_response() -> None:
     torch.testing.assert_close(*slopes, rtol=0.1, atol=0)
 
 
-def test_self_tuning_comes_back_from_a_harmful_start() -> None:
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_self_tuning_comes_back_from_a_harmful_start(response: str) -> None:
     """Dropout and decay that spoil a net go down, and so does its loss; also replayed."""
     start = {"drop.p": 0.8, "decay": 0.05}
     one = training(
@@ -797,6 +1006,7 @@ def test_self_tuning_comes_back_from_a_harmful_start() -> None:
             model, batch, {**hp, "noise": hp["decay"] * 0}
         ),
         start=start,
+        response=response,
         train_data=[tuple(part[:30] for part in regression())],
     )
     tuned = one.fit(400, patience=400)
@@ -809,8 +1019,30 @@ def test_self_tuning_comes_back_from_a_harmful_start() -> None:
     assert tuned.schedule["decay"].shape == tuned.steps.shape
     replayed = one.replay(tuned)
     assert replayed.steps.tolist() == tuned.steps.tolist()
+    for name, rates in tuned.schedule.items():
+        np.testing.assert_allclose(replayed.schedule[name], rates, rtol=1e-4)
     assert replayed.true_loss < 0.8 * constant.true_loss
     assert type(replayed.model) is Net
+
+
+def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
+    """The first steps at the first point; then each step at the λ that the step before left."""
+    seen: list[float] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(float(hp["decay"][0]))
+        return net_loss(model, batch, hp)
+
+    one = training(train_loss=watched)
+    low, high = ({"drop.p": p, "decay": d, "noise": p} for p, d in ((0.1, 1e-4), (0.6, 1e-2)))
+    path = [Point(steps, steps, params, 0.0) for steps, params in ((3, low), (7, high))]
+    seen.clear()
+    replayed = one.replay(replace(one.train(low, steps=0), path=path))
+    start, end = map(one.coordinates.encode, (low, high))
+    shares = [0, 0, 0, 0, 0.25, 0.5, 0.75]
+    expected = [one.coordinates.decode(torch.lerp(start, end, s))["decay"] for s in shares]
+    assert seen == pytest.approx(expected, rel=1e-4)
+    assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
 
 
 def test_same_seed_same_result_and_no_global_state() -> None:
@@ -821,25 +1053,18 @@ def test_same_seed_same_result_and_no_global_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-class Interrupted(Exception):
-    """Ctrl-C, a power cut, a time limit."""
+def decaying(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.9)
 
 
-def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path) -> None:
-    calls = 0
-
-    def interrupting(model: nn.Module, batch: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 30:
-            raise Interrupted
-        return net_valid(model, batch)
-
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_a_resumed_run_ends_in_the_very_same_bits(tmp_path: Path, response: str) -> None:
     file = tmp_path / "run.pt"
-    whole = training().fit(epochs=12)
+    made: dict[str, Any] = {"response": response, "scheduler": decaying}
+    whole = training(**made).fit(epochs=12)
     with pytest.raises(Interrupted):
-        training(valid_loss=interrupting).fit(epochs=12, checkpoint=file)
-    resumed = training().fit(epochs=12, checkpoint=file)
+        training(**made, valid_loss=interrupting(net_valid, 30)).fit(epochs=12, checkpoint=file)
+    resumed = training(**made).fit(epochs=12, checkpoint=file)
     assert not moved(whole.model.state_dict(), resumed.model.state_dict())
     assert whole.path == resumed.path
 
@@ -864,6 +1089,65 @@ def test_a_pruned_trial_has_its_path_stored() -> None:
     (trial,) = study.trials
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert len(trial.user_attrs["schedule"]["decay"]) == 1
+
+
+@pytest.fixture
+def plots() -> Callable[[optuna.Study], dict[str, Any]]:
+    """What optuna-dashboard would draw of a study, by name."""
+    pytest.importorskip("plotly", reason="pip install plotly")
+    stored = pytest.importorskip("optuna_dashboard._custom_plot_data")
+
+    def plots(study: optuna.Study) -> dict[str, Any]:
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        texts = stored.get_plotly_graph_objects(attributes)
+        return {name: json.loads(text) for name, text in texts.items()}
+
+    return plots
+
+
+def test_the_dashboard_gets_a_plot_of_each_whole_run(tmp_path: Path, plots: Any) -> None:
+    """Of a study over learning rate and width, whose trials tune themselves."""
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(storage=storage, pruner=optuna.pruners.NopPruner())
+    space = {**SPACE, "noise": Shaped(FloatDistribution(0.0, 1.0), (3,))}
+
+    def noisy_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        scales = {**hp, "noise": hp["noise"].mean(1)}
+        return net_loss(model, (batch[0] + hp["noise"], batch[1]), scales)
+
+    def objective(trial: optuna.Trial) -> float:
+        width = trial.suggest_int("width", 4, 16)
+        lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
+        model, adam = made(Net, width).float(), partial(torch.optim.Adam, lr=lr)
+        one = training(model=model, search_space=space, train_loss=noisy_loss, optimizer=adam)
+        return one.fit(epochs=4, trial=trial).true_loss
+
+    study.optimize(objective, n_trials=2)
+    found = plots(optuna.load_study(study_name=study.study_name, storage=storage))
+    assert found.keys() == {"schedule-0", "schedule-1"}
+    for trial in study.trials:
+        plot = found[f"schedule-{trial.number}"]
+        rate, decay, *noise = plot["data"]
+        schedule = trial.user_attrs["schedule"]
+        assert rate["x"] == trial.user_attrs["steps"]
+        assert (rate["y"], decay["y"]) == (schedule["drop.p"], schedule["decay"])
+        ends = [noise[0]["y"], noise[-1]["y"]]
+        assert ends == [[f(row) for row in schedule["noise"]] for f in (min, max)]
+        axes = [plot["layout"][axis]["type"] for axis in ("yaxis", "yaxis2", "yaxis3")]
+        assert axes == ["linear", "log", "linear"]
+
+
+def test_no_plot_without_the_dashboard_or_a_study_or_an_end(
+    monkeypatch: pytest.MonkeyPatch, plots: Any
+) -> None:
+    training().fit(epochs=2, trial=optuna.trial.FixedTrial({}))
+    pruned = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
+    pruned.optimize(lambda trial: training().fit(epochs=6, trial=trial).true_loss, n_trials=1)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    without = optuna.create_study()
+    without.optimize(lambda trial: training().fit(epochs=2, trial=trial).true_loss, n_trials=1)
+    assert without.trials[0].state == optuna.trial.TrialState.COMPLETE
+    assert plots(pruned) == plots(without) == {}
 
 
 def test_augmentation_reads_hp_in_train_steps_only() -> None:
@@ -915,26 +1199,13 @@ def test_batches_of_one_train() -> None:
     assert math.isfinite(training(batch=1).fit(20).true_loss)
 
 
-def test_recurrent_and_convolutional_models_are_tuned() -> None:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv1d(1, 4, 2)
-            self.norm = nn.GroupNorm(2, 4)
-            self.drop = nn.Dropout1d()
-            self.lstm = nn.LSTM(4, 5)
-            self.head = nn.Linear(5, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.drop(self.norm(self.conv(x[:, None])))
-            y = self.lstm(y.permute(2, 0, 1))[0][-1]
-            z: Tensor = self.head(y)
-            return z
-
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_recurrent_and_convolutional_models_are_tuned(response: str) -> None:
     def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return (model(batch[0]) - batch[1]).square().mean(1)
 
-    one = training(model=made(Recurrent).float(), search_space={"drop.p": RATE}, train_loss=loss)
+    model, space = made(Recurrent).float(), {"drop.p": RATE}
+    one = training(model=model, search_space=space, train_loss=loss, response=response)
     tuned = one.fit(24)
     x, y = regression()
     loss_of_plain = net_valid(tuned.model.eval(), (x[30:], y[30:])).item()
@@ -1031,6 +1302,40 @@ def test_entropy_means_nothing_elsewhere() -> None:
     with pytest.raises(ValueError, match=r"entropy is 0.1.*structured"):
         one.fit(30, entropy=0.1)
     assert len(one.replay(one.fit(epochs=30)).path) > 1
+
+
+def test_a_model_that_cannot_be_linearised_is_named() -> None:
+    class Opaque(Net):
+        def forward(self, x: Tensor) -> Any:
+            return SimpleNamespace(y=super().forward(x))
+
+    class Fixed(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(super().forward(x)[None])[0][0]
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (getattr(model(batch[0]), "y", 0) - batch[1]).square().mean(1)
+
+    def plain(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (model(batch[0]) - batch[1]).square().mean(1)
+
+    changed: dict[str, Any] = {"response": "structured-delta", "search_space": {"drop.p": RATE}}
+    one = training(
+        model=made(Opaque).float(),
+        train_loss=loss,
+        valid_loss=lambda model, batch: loss(model, batch, {}).mean(),
+        **changed,
+    )
+    with pytest.raises(ValueError, match=r"returned a SimpleNamespace.*must return tensors"):
+        one.fit(10)
+    model = made(Fixed).float()
+    one = training(model=model, train_loss=plain, elementary=["lstm"], **changed)
+    with pytest.raises(NotImplementedError, match="let that layer respond"):
+        one.fit(10)
 
 
 def test_a_flattened_batch_is_named() -> None:

@@ -27,8 +27,8 @@ from torch.func import functional_call
 from benchmarks.hypertraining.data import Part
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
-from optuna_hypernet.bilevel.loop import MakeOptimizer
 from optuna_hypernet.bilevel.loop import run
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.response.hypernetworks import Diagonal

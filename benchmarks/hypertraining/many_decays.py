@@ -26,11 +26,11 @@ from benchmarks.hypertraining.contenders import CONTENDERS
 from benchmarks.hypertraining.contenders import Setting
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
+from optuna_hypernet.bilevel.optimizers import adam
+from optuna_hypernet.bilevel.optimizers import hyper_adam_each
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import joint
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam_each
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Constant

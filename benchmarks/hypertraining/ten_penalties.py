@@ -34,9 +34,9 @@ from benchmarks.hypertraining.one_penalty import valid_loss
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.loop import run
+from optuna_hypernet.bilevel.optimizers import adam
+from optuna_hypernet.bilevel.optimizers import hyper_adam
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.problem import adam
-from optuna_hypernet.bilevel.problem import hyper_adam
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Linear

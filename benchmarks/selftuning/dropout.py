@@ -106,7 +106,7 @@ class Dropout:
                 nn.Linear(hidden, 10),
             )
 
-    def training(self, start: float | None = None) -> HyperTraining:
+    def training(self, start: float | None = None, response: Any = "structured") -> HyperTraining:
         """As a user would call it; all rates start alike."""
         return HyperTraining(
             self.model,
@@ -115,14 +115,14 @@ class Dropout:
             valid_loss,
             data.batches(self.split.train, BATCH),
             data.batches(self.split.valid, BATCH),
-            response="structured",
+            response=response,
             seed=self.seed,
             start=None if start is None else dict.fromkeys(self.tuned, start),
         )
 
-    def tune(self, start: float, epochs: int) -> Run:
+    def tune(self, start: float, epochs: int, response: Any = "structured") -> Run:
         """Self-tuned, all epochs of it."""
-        training, since = self.training(start), time.perf_counter()
+        training, since = self.training(start, response), time.perf_counter()
         return self.run(training.fit(epochs=epochs, patience=epochs), since)
 
     def replay(self, tuned: Tuned) -> Run:

@@ -15,10 +15,7 @@ order. All four of Lorraine & Duvenaud are plans of this one loop, and so are Se
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -27,9 +24,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch import nn
-from torch.optim import Optimizer
 
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.optimizers import Group
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import Density
 from optuna_hypernet.bilevel.plans import Plan
@@ -48,8 +47,6 @@ _LAMBDA, _TRAIN, _VALID, _EVALUATE, _AROUND = range(5)
 # The scale in standard deviations of the search space: with less no slope is learnt, and more is
 # further than an affine response can be true.
 _FLOOR, _CEILING = 0.05, 2.0
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class Response(Protocol):
@@ -96,6 +93,7 @@ class Bilevel:
         z: ``(D,)`` where λ̂ starts.
         seed: Of everything that is drawn.
         clip: The largest norm of a group's gradient; longer ones are shortened.
+        scheduler: Makes what sets the step sizes of a group of φ, if its decay shall not.
 
     Attributes:
         z: ``(D,)`` the coordinates of λ̂; a leaf that only valid steps move.
@@ -115,6 +113,7 @@ class Bilevel:
         z: Tensor,
         seed: int,
         clip: float | None = None,
+        scheduler: MakeScheduler | None = None,
     ) -> None:
         self._response = response
         self._coordinates = coordinates
@@ -123,14 +122,8 @@ class Bilevel:
         self._seed = seed
         self.z = nn.Parameter(z.detach().clone())
         self.log_scale = nn.Parameter(torch.zeros_like(z))
-        self._clip = clip
-        self._groups = response.groups
-        self._optimizers = [optimizer(group) for group in self._groups]
-        self._hyper_optimizers = [hyper_optimizer([one]) for one in (self.z, self.log_scale)]
-        self._sizes = [
-            [group["lr"] for group in one.param_groups]
-            for one in (*self._optimizers, *self._hyper_optimizers)
-        ]
+        self._groups = [Group(each, optimizer, scheduler, clip) for each in response.groups]
+        self._hyper_groups = [Group([one], hyper_optimizer) for one in (self.z, self.log_scale)]
         self.trained = 0
         self.validated = 0
 
@@ -149,10 +142,13 @@ class Bilevel:
         with torch.no_grad():
             self.log_scale.fill_(math.log(scale))
 
-    def pinned(self) -> list[str]:
-        """Names of hyperparameters of which a scale is at its floor or ceiling."""
-        ends = (self.scale <= _FLOOR * 1.001) | (self.scale >= _CEILING * 0.999)
-        return self._coordinates.names_where(ends)
+    def at_floor(self) -> list[str]:
+        """Names of hyperparameters of which a scale is as small as it may be."""
+        return self._coordinates.names_where(self.scale <= _FLOOR * 1.001)
+
+    def at_ceiling(self) -> list[str]:
+        """Names of hyperparameters of which a scale is as large as it may be."""
+        return self._coordinates.names_where(self.scale >= _CEILING * 0.999)
 
     def train_step(self, density: Density, samples: int | None) -> float:
         """Moves φ only; returns the mean training loss over the drawn λ.
@@ -172,10 +168,10 @@ class Bilevel:
         with private_randomness(derive(self._seed, _TRAIN, self.trained), z.device):
             losses = self._response.train_losses(z, self._coordinates.natural(z), batch)
         _check_finite("training", losses.detach(), z, self._coordinates, self.trained)
-        phi = [parameter for group in self._groups for parameter in group]
+        phi = [parameter for group in self._groups for parameter in group.parameters]
         gradients = iter(_gradients("train", losses.mean(), phi))
-        for optimizer, group in zip(self._optimizers, self._groups, strict=True):
-            _step(optimizer, group, [next(gradients) for _ in group], self._clip)
+        for group in self._groups:
+            group.step([next(gradients) for _ in group.parameters])
         self.trained += 1
         return float(losses.detach().mean())
 
@@ -187,7 +183,7 @@ class Bilevel:
         """
         batch = self._valid.next()
         loss = self._valid_loss(self.z, batch)
-        _step(self._hyper_optimizers[0], [self.z], _gradients("valid", loss, [self.z]))
+        self._hyper_groups[0].step(_gradients("valid", loss, [self.z]))
         return self._validated(loss)
 
     def adaptive_valid_step(self, entropy: float) -> float:
@@ -205,8 +201,8 @@ class Bilevel:
         loss = self._valid_loss(self.z + self.log_scale.exp() * noise, batch)
         moved = [self.z, self.log_scale]
         gradients = _gradients("valid", loss - entropy * self.log_scale.sum(), moved)
-        for optimizer, one, gradient in zip(self._hyper_optimizers, moved, gradients, strict=True):
-            _step(optimizer, [one], [gradient])
+        for group, gradient in zip(self._hyper_groups, gradients, strict=True):
+            group.step([gradient])
         with torch.no_grad():
             self.log_scale.clamp_(math.log(_FLOOR), math.log(_CEILING))
         return self._validated(loss)
@@ -241,12 +237,11 @@ class Bilevel:
         return total / count
 
     def resize(self, train: float, valid: float) -> None:
-        """Multiplies the step sizes that the optimizers came with."""
-        optimizers = [*self._optimizers, *self._hyper_optimizers]
-        factors = [train] * len(self._optimizers) + [valid] * len(self._hyper_optimizers)
-        for one, sizes, factor in zip(optimizers, self._sizes, factors, strict=True):
-            for group, size in zip(one.param_groups, sizes, strict=True):
-                group["lr"] = size * factor
+        """Multiplies the step sizes that the optimizers came with; a scheduler's are its own."""
+        for group in self._groups:
+            group.resize(train)
+        for group in self._hyper_groups:
+            group.resize(valid)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything from which the loop goes on bit by bit; tensors are not copied."""
@@ -254,8 +249,8 @@ class Bilevel:
             "phi": self._response.hypernetwork.state_dict(),
             "z": self.z.detach(),
             "log_scale": self.log_scale.detach(),
-            "optimizers": [one.state_dict() for one in self._optimizers],
-            "hyper_optimizers": [one.state_dict() for one in self._hyper_optimizers],
+            "optimizers": [group.state_dict() for group in self._groups],
+            "hyper_optimizers": [group.state_dict() for group in self._hyper_groups],
             "train": self._train.state_dict(),
             "valid": self._valid.state_dict(),
             "trained": self.trained,
@@ -268,10 +263,10 @@ class Bilevel:
         with torch.no_grad():
             self.z.copy_(state["z"])
             self.log_scale.copy_(state["log_scale"])
-        optimizers = [*self._optimizers, *self._hyper_optimizers]
+        groups = [*self._groups, *self._hyper_groups]
         states = [*state["optimizers"], *state["hyper_optimizers"]]
-        for one, its in zip(optimizers, states, strict=True):
-            one.load_state_dict(copy.deepcopy(its))  # it keeps and changes the tensors it is given
+        for group, its in zip(groups, states, strict=True):
+            group.load_state_dict(its)
         self._train.load_state_dict(state["train"])
         self._valid.load_state_dict(state["valid"])
         self.trained, self.validated = state["trained"], state["validated"]
@@ -304,21 +299,6 @@ def _gradients(
             "Compute it from model(...), without detach(), item() or torch.no_grad()."
         )
     return torch.autograd.grad(loss, parameters, allow_unused=True)
-
-
-def _step(
-    optimizer: Optimizer,
-    parameters: list[nn.Parameter],
-    gradients: Iterable[Tensor | None],
-    clip: float | None = None,
-) -> None:
-    """One step with these gradients; none is left behind for another optimizer to find."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def _check_finite(

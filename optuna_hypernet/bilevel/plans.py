@@ -116,14 +116,6 @@ def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * max(2 * progress - 1, 0.0))
 
 
-def check_scale(scale: float) -> None:
-    """Refuses what is no spread."""
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(
-            f"scale is {scale}, but it must be positive and finite. Use fit_simplified for none."
-        )
-
-
 def check_count(name: str, value: int, least: int) -> None:
     """Refuses what is not an int, or is less than ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -150,6 +142,11 @@ def joint(
         check_count(name, value, least)
     if samples is not None:
         check_count("samples", samples, 1)
+    scale = float(density.scale) if isinstance(density, Around) else None
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"scale is {scale}, but it must be positive and finite. Use fit_simplified for none."
+        )
     if entropy is not None and not (math.isfinite(entropy) and entropy >= 0):
         raise ValueError(f"entropy is {entropy}, but it must be finite and not negative.")
     if steps - warm_up < ratio:

@@ -15,9 +15,10 @@ from torch import nn
 
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
-from optuna_hypernet.bilevel.loop import MakeOptimizer
 from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
+from optuna_hypernet.bilevel.optimizers import MakeOptimizer
+from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.runs import Record
@@ -44,6 +45,7 @@ class Problem:
     seed: int
     ordinary: Callable[[nn.Module], Response]
     clip: float | None = None
+    scheduler: MakeScheduler | None = None
 
     def train_batches(self) -> Batches:
         """Training data, from the start."""
@@ -65,6 +67,7 @@ class Problem:
             z,
             self.seed,
             self.clip,
+            self.scheduler,
         )
 
     def train(self, model: nn.Module, z: Tensor, steps: int) -> Tuned:
@@ -97,9 +100,9 @@ class Problem:
         response, bilevel, plan = self._ordinarily(model, path[0][1], steps[-1])
         record = Record()
         for done in run(bilevel, plan):
+            bilevel.move(_between(path, done))
             if done in steps:
                 record.add(done, bilevel, response, counts=True)
-            bilevel.move(_between(path, done))
         z = record.kept_z
         return Tuned(
             params=self.coordinates.decode(z),
@@ -128,30 +131,3 @@ def _between(path: Sequence[tuple[int, Tensor]], done: int) -> Tensor:
         return path[min(after, len(path) - 1)][1]
     (first, start), (last, end) = path[after - 1], path[after]
     return torch.lerp(start, end, (done - first) / (last - first))
-
-
-def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The default optimizer of φ."""
-    return torch.optim.Adam(parameters, lr=5e-3, fused=True)
-
-
-def hyper_adam(
-    parameters: Iterable[nn.Parameter], *, length: float = 0.03
-) -> torch.optim.Optimizer:
-    """The default optimizer of λ̂, whose step has that length, in standard deviations.
-
-    The length is that of all coordinates together: along no direction may λ̂ leave, in one step,
-    the neighbourhood in which the response was learnt.
-    """
-    parameters = list(parameters)
-    size = sum(parameter.numel() for parameter in parameters)
-    return torch.optim.Adam(parameters, lr=length / size**0.5)
-
-
-def hyper_adam_each(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """That of λ̂ if each coordinate acts on weights of its own: a step of 0.003 along every one.
-
-    In a thousand valid steps that still is a whole range. Longer ones over-fit the validation data
-    where there are thousands of coordinates.
-    """
-    return torch.optim.Adam(parameters, lr=0.003)

@@ -20,6 +20,10 @@ from optuna_hypernet.coordinates import Params
 class Trial(Protocol):
     """What is asked of a trial; ``optuna.Trial`` is one."""
 
+    @property
+    def number(self) -> int:
+        """Of the trial in its study."""
+
     def report(self, value: float, step: int) -> None:
         """Takes a validation loss."""
 

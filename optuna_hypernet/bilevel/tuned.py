@@ -41,6 +41,9 @@ class Tuned:
         path: λ̂ at every evaluation, in order; of cross-validation, its candidates.
         stopped: Whether the run ended early, for lack of progress.
         at_bound: Names of hyperparameters that sit at an end of their range: widen it.
+        flat: Names of those whose spread, which adapts where the response is structured, went up
+            to its ceiling: the validation loss hardly depends on them, or ``entropy`` is too
+            large.
     """
 
     params: Mapping[str, Any]
@@ -50,6 +53,7 @@ class Tuned:
     path: Sequence[Point]
     stopped: bool
     at_bound: Sequence[str]
+    flat: Sequence[str] = ()
 
     @property
     def schedule(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:

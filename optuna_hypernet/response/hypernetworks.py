@@ -184,7 +184,7 @@ def hypernetwork(
     if response not in _BY_NAME:
         raise ValueError(
             f"response is {response!r}, but it must be one of "
-            f"{[*_BY_NAME, 'diagonal', 'structured']}, or a torch module that maps coordinates "
-            f"(k, {n_coordinates}) to weights (k, {n_weights})."
+            f"{[*_BY_NAME, 'diagonal', 'structured', 'structured-delta']}, or a torch module that "
+            f"maps coordinates (k, {n_coordinates}) to weights (k, {n_weights})."
         )
     return _BY_NAME[response](n_coordinates, n_weights, seed)

@@ -124,16 +124,7 @@ class Structured:
             hp: Natural units of the same, ``(B, *shape)`` by name.
             batch: Of training data, on the device.
         """
-        network = self.hypernetwork
-        set_modes(network, self._modes)
-        with network.at(z, hp):
-            losses = self._train_loss(network.model, batch, Recorded(hp, self._read))
-        if isinstance(losses, Tensor) and losses.shape in ((), (len(z),)):
-            return losses.reshape(-1)
-        raise ValueError(
-            f"train_loss returned {came(losses)}, but it must return one loss per example, "
-            f"({len(z)},), or their mean, a scalar."
-        )
+        return self._losses(z, hp, batch)
 
     def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
         """Validation loss, a scalar; the model is in eval mode.
@@ -165,7 +156,7 @@ class Structured:
         here = network.centre.expand(n_rows(batch), -1)
         for hp in hps:
             with private_randomness(seed, here.device):
-                loss = self.train_losses(here, hp, batch).mean()
+                loss = self._losses(here, hp, batch).mean()
             losses.add(float(loss.detach()))
             _check_direct(loss, [weight.response for weight in network.gated])
         network.load_state_dict(before)
@@ -189,6 +180,20 @@ class Structured:
             dropout.plain.p = params[name]
         return replaced(network.model, {part: part.plain for part in network.parts})
 
+    def _losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """What the training loss returns at ``z (B, D)`` or ``(D,)``: ``(B,)``, or ``(1,)``."""
+        network = self.hypernetwork
+        set_modes(network, self._modes)
+        with network.at(z, hp):
+            losses = self._train_loss(network.model, batch, Recorded(hp, self._read))
+        n_examples = len(next(iter(hp.values())))
+        if isinstance(losses, Tensor) and losses.shape in ((), (n_examples,)):
+            return losses.reshape(-1)
+        raise ValueError(
+            f"train_loss returned {came(losses)}, but it must return one loss per example, "
+            f"({n_examples},), or their mean, a scalar."
+        )
+
 
 class Network(nn.Module):
     """The converted model, and the centre around which it responds.
@@ -201,6 +206,7 @@ class Network(nn.Module):
     Attributes:
         centre: ``(D,)``, where the weights are the elementary ones.
         gated: All weights that respond, tied ones once.
+        displacement: ``(B, D)`` or ``(D,)``, z - c as it is now.
     """
 
     centre: Tensor
@@ -220,6 +226,7 @@ class Network(nn.Module):
         self.model = replaced(model, {part.plain: part for part in self.parts})
         first = next(p for p in model.parameters() if p.requires_grad)
         self.register_buffer("centre", first.detach().new_zeros(n_coordinates))
+        self._displace(torch.zeros_like(self.centre))
 
     def recentre(self, z: Tensor) -> None:
         """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
@@ -233,15 +240,25 @@ class Network(nn.Module):
     @contextmanager
     def at(self, z: Tensor, hp: Mapping[str, Tensor]) -> Iterator[None]:
         """Context of weights at coordinates ``(B, D)`` or ``(D,)``, and of rates as in hp."""
-        for layer in self.layers:
-            layer.displacement = z - self.centre
         for name in self.dropouts.keys() & hp.keys():
             self.dropouts[name].rates = hp[name].detach()
+        with self.displaced(z - self.centre):
+            yield
+
+    @contextmanager
+    def displaced(self, dz: Tensor) -> Iterator[None]:
+        """Context of weights displaced by ``(B, D)`` or ``(D,)`` from those at the centre."""
+        before = self.displacement
+        self._displace(dz)
         try:
             yield
         finally:
-            for layer in self.layers:
-                layer.displacement = torch.zeros_like(self.centre)
+            self._displace(before)
+
+    def _displace(self, dz: Tensor) -> None:
+        self.displacement = dz
+        for layer in self.layers:
+            layer.displacement = dz
 
 
 def _dropouts(model: nn.Module, coordinates: Coordinates) -> dict[str, TunedDropout]:

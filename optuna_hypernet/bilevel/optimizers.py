@@ -1,0 +1,129 @@
+"""Groups of parameters with the optimizer that moves each, and the optimizers taken by default."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+
+
+class Group:
+    """Parameters that one optimizer moves.
+
+    Args:
+        parameters: Of φ or of λ̂.
+        optimizer: Makes the optimizer.
+        scheduler: Makes what sets its step sizes, step by step; else :meth:`resize` does.
+        clip: The largest norm of the gradient; longer ones are shortened.
+
+    Raises:
+        TypeError: If what ``scheduler`` makes is no scheduler that can be stepped by itself.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
+        clip: float | None = None,
+    ) -> None:
+        self.parameters = list(parameters)
+        self._optimizer = optimizer(self.parameters)
+        self._sizes = [group["lr"] for group in self._optimizer.param_groups]
+        self._scheduler = None if scheduler is None else _made(scheduler, self._optimizer)
+        self._clip = clip
+
+    def step(self, gradients: Iterable[Tensor | None]) -> None:
+        """One step with these gradients; none is left behind for another group to find."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._scheduler is not None:
+            self._scheduler.step()
+
+    def resize(self, factor: float) -> None:
+        """Multiplies the step sizes that the optimizer came with, unless they have a scheduler."""
+        if self._scheduler is None:
+            for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
+                group["lr"] = size * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything from which it goes on bit by bit, but the parameters; no copies."""
+        schedule = None if self._scheduler is None else self._scheduler.state_dict()
+        return {"optimizer": self._optimizer.state_dict(), "scheduler": schedule}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state.
+
+        Raises:
+            ValueError: If it is one with a scheduler, and here is none, or the reverse.
+        """
+        if (state["scheduler"] is None) != (self._scheduler is None):
+            here, there = ("no", "a") if self._scheduler is None else ("a", "no")
+            raise ValueError(
+                f"The state was saved with {there} scheduler, but here is {here} scheduler. Load "
+                "it into a HyperTraining made from the same arguments."
+            )
+        state = copy.deepcopy(state)  # what is loaded keeps and changes the tensors it is given
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+
+
+def _made(scheduler: MakeScheduler, optimizer: Optimizer) -> LRScheduler:
+    advice = (
+        "Pass a function of an optimizer, say "
+        "lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3000)."
+    )
+    if not callable(scheduler):
+        raise TypeError(f"scheduler is {scheduler!r}, which cannot be called. {advice}")
+    made = scheduler(optimizer)
+    if not isinstance(made, LRScheduler):
+        raise TypeError(f"scheduler made {made!r}, but it must make an LRScheduler. {advice}")
+    if isinstance(made, ReduceLROnPlateau):
+        raise TypeError(
+            "scheduler made a ReduceLROnPlateau, which waits for a metric; but it is stepped "
+            f"after every train step, when there is none. {advice}"
+        )
+    return made
+
+
+def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The default optimizer of φ."""
+    return torch.optim.Adam(parameters, lr=5e-3, fused=True)
+
+
+def hyper_adam(parameters: Iterable[nn.Parameter], *, length: float = 0.03) -> Optimizer:
+    """The default optimizer of λ̂, whose step has that length, in standard deviations.
+
+    The length is that of all coordinates together: along no direction may λ̂ leave, in one step,
+    the neighbourhood in which the response was learnt.
+    """
+    parameters = list(parameters)
+    size = sum(parameter.numel() for parameter in parameters)
+    return torch.optim.Adam(parameters, lr=length / size**0.5)
+
+
+def hyper_adam_each(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """That of λ̂ if each coordinate acts on weights of its own: a step of 0.003 along every one.
+
+    In a thousand valid steps that still is a whole range. Longer ones over-fit the validation data
+    where there are thousands of coordinates.
+    """
+    return torch.optim.Adam(parameters, lr=0.003)
