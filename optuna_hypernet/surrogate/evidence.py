@@ -23,7 +23,7 @@ Bounds = list[tuple[float, float]]
 
 # Hyperprior of theta: independent Gaussians. Gates start near (d / 4)^(-1/4), so that distances
 # in the box neither vanish nor saturate as the number of parameters d grows.
-_SHARED_MEAN = (0.0, 0.0, 0.0, -4.0, -0.5, -6.0)
+_SHARED_MEAN = (0.0, 0.0, 0.0, -6.0, -0.5, -6.0)
 _SHARED_SCALE = (1.0, 1.0, 1.0, 2.0, 1.0, 2.0)
 _GATE_BOUNDS = (-6.0, 6.0)
 _SHARED_BOUNDS = ((-8.0, 6.0),) * 3 + ((-14.0, 1.0), (-8.0, 6.0), (-14.0, 1.0))
