@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
-from optuna_hypernet.surrogate.posterior import Posterior
+from optuna_hypernet.surrogate.ensemble import Belief
 
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -60,21 +60,19 @@ def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
 class ExpectedImprovement:
     """Log EI of a mixture of members, as a function of rows.
 
-    Each member measures improvement upon the posterior mean at its own best trial, in the units
-    of its own warp. To add them up, each one's EI is taken relative to the largest it has
-    anywhere on the screen.
+    Each member measures improvement upon its own target, in the units of its own warp. To add
+    them up, each one's EI is taken relative to the largest it has anywhere on the screen.
 
     Args:
         inputs: Embeds the rows.
-        posterior: Of ``M`` members.
-        log_weights: ``(M,)``.
+        belief: What is believed of them.
     """
 
-    def __init__(self, inputs: Embedding, posterior: Posterior, log_weights: Array) -> None:
+    def __init__(self, inputs: Embedding, belief: Belief) -> None:
         self._inputs = inputs
-        self._posterior = posterior
-        self._best = posterior.best[:, None]
-        self._log_weights = log_weights
+        self._posterior = belief.posterior
+        self._target = belief.target[:, None]
+        self._log_weights = belief.log_weights
 
     def calibrate(self, rows: Array, active: Mask) -> Array:
         """Makes each member's EI relative to its largest one at ``rows (n, d)``.
@@ -93,11 +91,11 @@ class ExpectedImprovement:
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
         mean, std, pull = self._posterior.predict_and_pull(self._inputs.embed(rows, active))
-        members, by_mean, by_std = log_expected_improvement(mean, std, self._best)
+        members, by_mean, by_std = log_expected_improvement(mean, std, self._target)
         value, shares = mixture(members, self._log_weights)
         by_embedding = pull(shares * by_mean, shares * by_std)
         return value, self._inputs.pull(by_embedding, rows, active)
 
     def _members(self, rows: Array, active: Mask) -> Array:
         mean, std = self._posterior.predict(self._inputs.embed(rows, active))
-        return log_expected_improvement(mean, std, self._best)[0]
+        return log_expected_improvement(mean, std, self._target)[0]

@@ -66,7 +66,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     if request.prediction is not None:
         inputs = Informed(space, request.prediction)
     values, pruned = trials.values[usable], trials.pruned[usable]
-    posterior, log_weights = ensemble.condition(
+    belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
         inputs.embed(rows[usable], active[usable]),
         values,
@@ -75,7 +75,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
     return propose(
-        ExpectedImprovement(inputs, posterior, log_weights),
+        ExpectedImprovement(inputs, belief),
         domain,
         incumbents=rows[usable][best],
         tried=tried,

@@ -19,6 +19,7 @@ from optuna_hypernet.acquisition import log_expected_improvement
 from optuna_hypernet.acquisition import log_h
 from optuna_hypernet.acquisition import mixture
 from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.surrogate.ensemble import Belief
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
@@ -135,7 +136,7 @@ def acquisition() -> ExpectedImprovement:
         embedding,
         rng.normal(size=(2, 12)),
     )
-    return ExpectedImprovement(SPACE, posterior, np.log([0.7, 0.3]))
+    return ExpectedImprovement(SPACE, Belief(posterior, np.log([0.7, 0.3]), posterior.best))
 
 
 def test_value_equals_plain_sum_over_members() -> None:
@@ -150,7 +151,8 @@ def test_value_equals_plain_sum_over_members() -> None:
     gain = log_expected_improvement(mean, std, posterior.fitted.min(1)[:, None])[0]
     expected = np.log(0.7 * np.exp(gain[0]) + 0.3 * np.exp(gain[1]))
 
-    got = ExpectedImprovement(SPACE, posterior, np.log([0.7, 0.3])).value(asked, active[:5])
+    belief = Belief(posterior, np.log([0.7, 0.3]), posterior.best)
+    got = ExpectedImprovement(SPACE, belief).value(asked, active[:5])
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 

@@ -34,7 +34,7 @@ def rows(n: int, seed: int = 1) -> Array:
 
 def slow_covariance(theta: Array, a: Array, b: Array) -> float:
     """The formula at the head of the module, for one member and two rows."""
-    linear, arcsine, matern, bias = np.exp(theta[D : D + 4])
+    linear, arcsine, matern, rough, bias = np.exp(theta[D : D + 5])
     dot = sum(x * y for x, y in zip(a, b, strict=True))
     aa, bb = sum(x * x for x in a), sum(y * y for y in b)
     r = math.sqrt(5 * sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
@@ -43,6 +43,7 @@ def slow_covariance(theta: Array, a: Array, b: Array) -> float:
         linear / D * dot
         + arcsine * 2 / math.pi * math.asin(2 * (bias + dot) / wide)
         + matern * (1 + r + r * r / 3) * math.exp(-r)
+        + rough * (1 + 8 * r + 64 * r * r / 3) * math.exp(-8 * r)
     )
 
 
@@ -136,7 +137,7 @@ def test_arcsine_part_is_a_wide_network_of_error_functions() -> None:
     """A hundred thousand hidden units with Gaussian weights, within four standard errors."""
     bias, units = 0.6, 100_000
     theta = np.full((1, D + N_SHARED), -700.0)  # nothing but the arcsine part
-    theta[0, :D], theta[0, D + 1], theta[0, D + 3] = 0.0, 0.0, math.log(bias)
+    theta[0, :D], theta[0, D + 1], theta[0, D + 4] = 0.0, 0.0, math.log(bias)
     a = np.random.default_rng(0).normal(size=(1, 4, len(OWNER)))
     rng = np.random.default_rng(1)
     hidden = erf(

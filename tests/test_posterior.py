@@ -25,6 +25,7 @@ N = 9
 def network() -> Hypernetwork:
     theta = np.random.default_rng(0).normal(0, 0.5, (MEMBERS, D + N_SHARED))
     theta[:, -1] = [-4.0, -1.0]  # little noise, much noise
+    theta[:, D + 3] = -6.0  # smooth for the most part
     return Hypernetwork(theta, COLUMNS)
 
 

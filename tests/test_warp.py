@@ -14,6 +14,7 @@ from scipy.stats import norm
 from scipy.stats import rankdata
 
 from optuna_hypernet.surrogate.warp import NAMES
+from optuna_hypernet.surrogate.warp import least_gain
 from optuna_hypernet.surrogate.warp import settle
 from optuna_hypernet.surrogate.warp import warp
 
@@ -171,3 +172,34 @@ def test_half_rank_with_a_constant_better_half() -> None:
     values = np.array([1.0, 1.0, 1.0, 2.0, 9.0])
 
     np.testing.assert_array_equal(warp(values, "half-rank"), warp(values, "rank"))
+
+
+# The least gain.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_tie_of_the_lowest_any_gain_counts(name: str) -> None:
+    assert least_gain(np.array([0.1, 0.2, 0.2, 0.5]), name) == 0
+    assert least_gain(np.array([0.3]), name) == 0
+    assert least_gain(np.array([0.3, 0.3]), name) == 0
+
+
+def test_least_gain_of_a_lattice_is_its_step() -> None:
+    """0.1, by the smallest step seen: 0.05, in standard deviations of all five and the next."""
+    values = np.array([0.1, 0.1, 0.15, 0.3, 0.5])
+    scale = np.append(values, 0.05).std()
+
+    assert least_gain(values, "identity") == pytest.approx(0.05 / scale)
+
+
+def test_least_gain_of_ranks_grows_with_the_ties() -> None:
+    """Ranked, a single better value is the further from the best, the more share that one."""
+    two, five = (least_gain(np.r_[np.zeros(k), np.arange(1.0, 21 - k)], "rank") for k in (2, 5))
+
+    assert five > two > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(values=samples(tied) | samples(anything))
+def test_least_gain_is_finite_and_not_negative(name: str, values: list[float]) -> None:
+    assert 0 <= least_gain(settled(values), name) < np.inf

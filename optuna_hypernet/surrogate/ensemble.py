@@ -36,13 +36,27 @@ class Members(NamedTuple):
 
     Attributes:
         warps: The output warp of each.
-        theta: ``(M, d + 5)`` their gates, amplitudes and noise.
+        theta: ``(M, d + 6)`` their gates, amplitudes and noise.
         log_weights: ``(M,)``, normalised.
     """
 
     warps: list[str]
     theta: Array
     log_weights: Array
+
+
+class Belief(NamedTuple):
+    """What the members make of the trials.
+
+    Attributes:
+        posterior: Of ``M`` members.
+        log_weights: ``(M,)``, normalised.
+        target: ``(M,)`` warped value below which a response is an improvement.
+    """
+
+    posterior: Posterior
+    log_weights: Array
+    target: Array
 
 
 class Ensemble:
@@ -63,8 +77,8 @@ class Ensemble:
         values: Array,
         pruned: Mask,
         pending: Array,
-    ) -> tuple[Posterior, Array]:
-        """The members' posterior and their log weights ``(M,)``.
+    ) -> Belief:
+        """The members' posterior, and what it would be an improvement upon.
 
         Args:
             columns: Of the embedding.
@@ -83,7 +97,9 @@ class Ensemble:
         kept = spread(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)
-        return Posterior(network, embedding[kept], targets, pending), members.log_weights
+        posterior = Posterior(network, embedding[kept], targets, pending)
+        gain = np.array([warp.least_gain(values[kept], name) for name in members.warps])
+        return Belief(posterior, members.log_weights, posterior.best - gain)
 
     def _fitted(self, columns: Columns, embedding: Array, values: Array) -> Members:
         kept = spread(values, _MOST_FITTED)

@@ -23,15 +23,15 @@ Bounds = list[tuple[float, float]]
 
 # Hyperprior of theta: independent Gaussians. Gates start near (d / 4)^(-1/4), so that distances
 # in the box neither vanish nor saturate as the number of parameters d grows.
-_SHARED_MEAN = (0.0, 0.0, 0.0, -0.5, -5.0)
-_SHARED_SCALE = (1.0, 1.0, 1.0, 1.0, 2.0)
+_SHARED_MEAN = (0.0, 0.0, 0.0, -6.0, -0.5, -6.0)
+_SHARED_SCALE = (1.0, 1.0, 1.0, 2.0, 1.0, 2.0)
 _GATE_BOUNDS = (-6.0, 6.0)
-_SHARED_BOUNDS = ((-8.0, 6.0),) * 4 + ((-14.0, 1.0),)
+_SHARED_BOUNDS = ((-8.0, 6.0),) * 3 + ((-14.0, 1.0), (-8.0, 6.0), (-14.0, 1.0))
 _ITERATIONS = 30
 
 
 def hyperprior(d: int) -> tuple[Array, Array]:
-    """Mean and scale ``(d + 5,)`` of the Gaussian hyperprior of ``theta``."""
+    """Mean and scale ``(d + 6,)`` of the Gaussian hyperprior of ``theta``."""
     mean = np.concatenate([np.full(d, -0.25 * math.log(d / 4)), _SHARED_MEAN])
     return mean, np.concatenate([np.ones(d), _SHARED_SCALE])
 
@@ -44,7 +44,7 @@ def log_evidence(
     Rasmussen & Williams (2006), eqs. 5.8 and 5.9, up to a constant.
 
     Args:
-        theta: ``(d + 5,)``, see :class:`Hypernetwork`.
+        theta: ``(d + 6,)``, see :class:`Hypernetwork`.
         columns: Of the embedding.
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` warped objective values.
@@ -79,7 +79,7 @@ def even_gates(d: int) -> Bounds:
 
 
 def fit(columns: Columns, embedding: Array, values: Array, bounds: Bounds) -> Array:
-    """Members' ``theta (M, d + 5)`` that maximise the evidence of ``values (M, n)``.
+    """Members' ``theta (M, d + 6)`` that maximise the evidence of ``values (M, n)``.
 
     A pure function of its arguments: it never starts from an earlier fit, so a study that is
     resumed, or continued by another worker, goes on as if nothing had happened.

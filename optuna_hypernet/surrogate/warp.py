@@ -62,6 +62,20 @@ def warp(values: Array, name: str) -> Array:
     return _standard(np.where(better, (values - median) / scale, ranks))
 
 
+def least_gain(values: Array, name: str) -> float:
+    """How much lower than the lowest of ``values (n,)`` a lower one would be, once warped.
+
+    Where several share the lowest value, values lie on a lattice: error rates are counts. Whatever
+    improves upon them does so by a step, at least the smallest one there is between two of them.
+    Without a tie, an improvement can be as small as it likes: 0.
+    """
+    levels = np.unique(values)
+    if len(levels) < 2 or np.count_nonzero(values == levels[0]) < 2:
+        return 0.0
+    warped = warp(np.append(values, levels[0] - np.diff(levels).min()), name)
+    return float(warped[:-1].min() - warped[-1])
+
+
 def _standard(values: Array) -> Array:
     centred = values - values.mean()
     centred -= (
