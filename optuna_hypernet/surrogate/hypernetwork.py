@@ -14,8 +14,8 @@ integrated out, and what is left is the covariance of responses:
     k(a, b) = \frac{v_1}{d} a \cdot b
             + v_2 \frac{2}{π} \arcsin \frac{2 (β + a \cdot b)}
               {\sqrt{(1 + 2 (β + a \cdot a)) (1 + 2 (β + b \cdot b))}}
-            + v_3 m(r) + v_4 m(8 r),
-            \qquad m(r) = (1 + r + r^2 / 3) e^{-r}, \quad r = \sqrt 5 |a - b|,
+            + v_3 c(r) + v_4 c(8 r),
+            \qquad c(r) = (1 + r + r^2 / 3) e^{-r}, \quad r = \sqrt 5 |a - b|,
 
 for gated embeddings a and b. The second term is the network of Williams (1998, "Computation with
 infinite neural networks", eq. 11), the third is Matérn 5/2 (Rasmussen & Williams 2006, eq. 4.17).
@@ -168,7 +168,7 @@ class Hypernetwork:
             at: What :meth:`covariance` returned for ``a`` and ``b``.
         """
         arcsine = self._arcsine * self._arcsine_slope(at)  # by the cosine
-        # By |a - b|^2, of which m(c r) has the derivative -5/6 c^2 (1 + c r) e^(-c r).
+        # By |a - b|^2: c(s r) has the derivative -5/6 s^2 (1 + s r) e^(-s r).
         matern = self._matern * (1 + at.r) * at.decay
         matern += self._rough * _CLOSER**2 * (1 + _CLOSER * at.r) * at.near
         matern *= -5 / 6
@@ -215,15 +215,15 @@ class Covariance(NamedTuple):
     shrink_b: Array  # (M, 1, m)
     cosine: Array  # what the arcsine is taken of
     angle: Array
-    smooth: Array
-    rough: Array
+    smooth: Array  # c(r)
+    rough: Array  # c(8 r)
     r: Array
     decay: Array  # exp(-r)
     near: Array  # exp(-8 r)
 
 
 def _bump(r: Array, decay: Array) -> Array:
-    """(1 + r + r^2 / 3) exp(-r), given the latter."""
+    """c(r) = (1 + r + r^2 / 3) exp(-r), given the exponential."""
     bump = r / 3
     bump += 1
     bump *= r

@@ -68,6 +68,10 @@ def least_gain(values: Array, name: str) -> float:
     Where several share the lowest value, values lie on a lattice: error rates are counts. Whatever
     improves upon them does so by a step, at least the smallest one there is between two of them.
     Without a tie, an improvement can be as small as it likes: 0.
+
+    Args:
+        values: Finite values.
+        name: As of :func:`warp`.
     """
     levels = np.unique(values)
     if len(levels) < 2 or np.count_nonzero(values == levels[0]) < 2:
