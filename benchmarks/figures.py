@@ -64,12 +64,14 @@ def svg(
         figure.savefig(text, format="svg", metadata=NO_METADATA)
     element = text.getvalue()[text.getvalue().index("<svg") :]
     element = re.sub(r' d="[^"]+"', lambda path: shorter(path[0]), element)
+    element = re.sub(r"\n\s+", "\n", element)  # indentation
     return re.sub(r'(width|height)="[^"]+pt" ', "", element, count=2)  # the page decides the width
 
 
 def shorter(path: str) -> str:
-    """A path to a hundredth of a point: more digits are only bytes."""
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path)
+    """A path to a tenth of a point, without the space between commands: the rest is only bytes."""
+    path = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", path)
+    return re.sub(r"\s*\n?([A-Za-z]) ", r"\1", path)
 
 
 def lines(
@@ -162,6 +164,7 @@ def small_multiples(comparison: Comparison) -> str:
             axes = grid.flat[q]
             lines(axes, comparison, np.exp(comparison.logs[:, q]))
             axes.set(yscale="log", ylim=(0.8 * statistics.FLOOR, 2))
+            axes.minorticks_off()
             axes.set_title(name, fontsize=9)
 
     return svg(draw, (11.4, 2.1 * rows), rows, columns)
