@@ -21,6 +21,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
       hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out
       posterior      the prior conditioned on trials
     acquisition    log expected improvement of the mixture of members
+    trust          the region that a young study does not leave
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
     prediction     only with ``training=``: what it predicts, as one more column of the embedding

@@ -13,6 +13,7 @@ from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate.ensemble import Belief
+from optuna_hypernet.trust import TrustRegion
 
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -66,10 +67,14 @@ class ExpectedImprovement:
     Args:
         inputs: Embeds the rows.
         belief: What is believed of them.
+        region: Outside of which EI is not trusted; None to trust it everywhere.
     """
 
-    def __init__(self, inputs: Embedding, belief: Belief) -> None:
+    def __init__(
+        self, inputs: Embedding, belief: Belief, region: TrustRegion | None = None
+    ) -> None:
         self._inputs = inputs
+        self._region = region
         self._posterior = belief.posterior
         self._target = belief.target[:, None]
         self._log_weights = belief.log_weights
@@ -94,8 +99,13 @@ class ExpectedImprovement:
         members, by_mean, by_std = log_expected_improvement(mean, std, self._target)
         value, shares = mixture(members, self._log_weights)
         by_embedding = pull(shares * by_mean, shares * by_std)
-        return value, self._inputs.pull(by_embedding, rows, active)
+        gradient = self._inputs.pull(by_embedding, rows, active)
+        if self._region is None:
+            return value, gradient
+        penalty, slope = self._region.penalty(rows)
+        return value - penalty, gradient - slope * active
 
     def _members(self, rows: Array, active: Mask) -> Array:
         mean, std = self._posterior.predict(self._inputs.embed(rows, active))
-        return log_expected_improvement(mean, std, self._target)[0]
+        members = log_expected_improvement(mean, std, self._target)[0]
+        return members if self._region is None else members - self._region.penalty(rows)[0]

@@ -19,6 +19,7 @@ from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
 from optuna_hypernet.surrogate.hypernetwork import Columns
+from optuna_hypernet.trust import trust_region
 
 
 _N_INCUMBENTS = 8
@@ -74,8 +75,11 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         inputs.embed(running, running_active),
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
+    region = None
+    if request.prediction is None:  # which knows about far places, too
+        region = trust_region(rows[usable], domain.climbing)
     return propose(
-        ExpectedImprovement(inputs, belief),
+        ExpectedImprovement(inputs, belief, region),
         domain,
         incumbents=rows[usable][best],
         tried=tried,

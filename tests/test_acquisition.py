@@ -24,6 +24,7 @@ from optuna_hypernet.surrogate.hypernetwork import N_SHARED
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.posterior import Posterior
+from optuna_hypernet.trust import TrustRegion
 
 
 def log_h_by_quadrature(u: float) -> float:
@@ -125,7 +126,7 @@ COLUMNS = Columns(SPACE.owner, SPACE.ranged, SPACE.tilt)
 
 
 @pytest.fixture
-def acquisition() -> ExpectedImprovement:
+def belief() -> Belief:
     rng = np.random.default_rng(0)
     rows = SPACE.snap(rng.random((12, 4)))
     theta = rng.normal(0, 0.3, (2, SPACE.d + N_SHARED))
@@ -136,7 +137,12 @@ def acquisition() -> ExpectedImprovement:
         embedding,
         rng.normal(size=(2, 12)),
     )
-    return ExpectedImprovement(SPACE, Belief(posterior, np.log([0.7, 0.3]), posterior.best))
+    return Belief(posterior, np.log([0.7, 0.3]), posterior.best)
+
+
+@pytest.fixture
+def acquisition(belief: Belief) -> ExpectedImprovement:
+    return ExpectedImprovement(SPACE, belief)
 
 
 def test_value_equals_plain_sum_over_members() -> None:
@@ -167,6 +173,25 @@ def test_gradient_by_rows_equals_finite_differences(acquisition: ExpectedImprove
     np.testing.assert_allclose(gradient[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-6)
     assert not gradient[:, 0].any()  # a choice
     assert not gradient[:3, 1].any()  # inactive
+
+
+def test_outside_of_a_trust_region_it_is_less(
+    belief: Belief, acquisition: ExpectedImprovement
+) -> None:
+    """Value, gradient and what members are relative to."""
+    rng = np.random.default_rng(3)
+    region = TrustRegion(rng.random((3, 4)), np.array([2, 3]), 0.05)
+    within = ExpectedImprovement(SPACE, belief, region)
+    rows, active = rng.uniform(0.1, 0.9, (6, 4)), np.ones((6, 4), dtype=bool)
+    penalty = region.penalty(rows)[0]
+    value, gradient = within.value_and_gradient(rows, active)
+    expected = finite_differences(lambda at: float(within.value(at, active).sum()), rows)
+
+    assert penalty.any()
+    np.testing.assert_allclose(value, acquisition.value(rows, active) - penalty, rtol=1e-9)
+    np.testing.assert_allclose(within.value(rows, active), value, rtol=1e-9)
+    np.testing.assert_allclose(gradient[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-6)
+    assert math.log(0.3) - 1e-9 <= within.calibrate(rows, active).max() <= 1e-9
 
 
 def test_calibration_makes_members_comparable(acquisition: ExpectedImprovement) -> None:

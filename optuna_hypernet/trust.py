@@ -1,0 +1,59 @@
+"""The trust region: while trials are few, the next one stays near some trial.
+
+The surrogate knows nothing of places far from all trials, so that is where its spread, and with it
+EI, is largest; in a young study of many parameters that is one corner of the box after another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optuna_hypernet.space import Array
+
+
+# Of the radius, in widths of the box: without trials, and where trust is complete, which takes
+# five trials for every parameter and one more (Song et al. 2024, arXiv 2408.11527).
+_SMALLEST, _LARGEST = 0.2, 0.5
+_TRIALS_EACH = 5
+_STEEPNESS = 50.0  # of log EI, per width of the box
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """Cubes around the trials; log EI falls steeply outside of them.
+
+    Attributes:
+        trials: ``(n, d)`` rows.
+        columns: Indices of those parameters that count, at least one.
+        radius: Half the width of a cube.
+    """
+
+    trials: Array
+    columns: np.ndarray[tuple[int], np.dtype[np.int64]]
+    radius: float
+
+    def penalty(self, rows: Array) -> tuple[Array, Array]:
+        """What log EI loses at ``rows (m, d)``: ``(m,)``, and the derivative ``(m, d)``."""
+        apart = rows[:, None, self.columns] - self.trials[None, :, self.columns]  # (m, n, c)
+        distance = np.abs(apart).max(2)
+        each, nearest = np.arange(len(rows)), distance.argmin(1)
+        outside = np.maximum(distance[each, nearest] - self.radius, 0.0)
+        apart = apart[each, nearest]
+        widest = np.abs(apart).argmax(1)
+        slope = np.zeros_like(rows)
+        steepness = np.where(outside > 0, _STEEPNESS, 0.0)
+        slope[each, self.columns[widest]] = steepness * np.sign(apart[each, widest])
+        return _STEEPNESS * outside, slope
+
+
+def trust_region(
+    trials: Array, columns: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> TrustRegion | None:
+    """Around ``trials (n, d)``; None once they are many, or where no parameter counts."""
+    n, d = trials.shape
+    radius = _SMALLEST + (_LARGEST - _SMALLEST) * n / (_TRIALS_EACH * (d + 1))
+    if radius > _LARGEST or not len(columns):
+        return None
+    return TrustRegion(trials, columns, radius)
