@@ -56,7 +56,7 @@ class HypernetSampler(BaseSampler):
        hypernetwork with a Gaussian output layer is fitted to them by evidence.
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
-       steps on the others.
+       steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
     5. In a discrete space no configuration is proposed twice until all were tried.
 
     Parameters whose range moves are searched in their latest range; conditional parameters are
