@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optuna_hypernet.space import Array
 
@@ -31,7 +32,7 @@ class TrustRegion:
     """
 
     trials: Array
-    columns: np.ndarray[tuple[int], np.dtype[np.int64]]
+    columns: NDArray[np.int64]
     radius: float
 
     def penalty(self, rows: Array) -> tuple[Array, Array]:
@@ -48,9 +49,7 @@ class TrustRegion:
         return _STEEPNESS * outside, slope
 
 
-def trust_region(
-    trials: Array, columns: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> TrustRegion | None:
+def trust_region(trials: Array, columns: NDArray[np.int64]) -> TrustRegion | None:
     """Around ``trials (n, d)``; None once they are many, or where no parameter counts."""
     n, d = trials.shape
     radius = _SMALLEST + (_LARGEST - _SMALLEST) * n / (_TRIALS_EACH * (d + 1))
