@@ -55,4 +55,5 @@ def trust_region(trials: Array, columns: NDArray[np.int64]) -> TrustRegion | Non
     radius = _SMALLEST + (_LARGEST - _SMALLEST) * n / (_TRIALS_EACH * (d + 1))
     if radius > _LARGEST or not len(columns):
         return None
-    return TrustRegion(trials, columns, radius)
+    # Where a range has moved, trials of the old one may lie outside: they count as at its end.
+    return TrustRegion(np.clip(trials, 0, 1), columns, radius)

@@ -75,6 +75,13 @@ def test_without_a_number_of_many_values_there_is_none() -> None:
     assert trust_region(np.zeros((3, 2)), np.array([], dtype=np.int64)) is None
 
 
+def test_trials_outside_of_a_range_that_moved_count_as_at_its_end() -> None:
+    region = trust_region(np.array([[-0.8, 0.5], [1.5, 1.5]]), np.arange(2))
+
+    assert region is not None
+    assert not region.penalty(np.array([[0.1, 0.5], [0.9, 0.9]]))[0].any()
+
+
 def test_suggestions_of_a_young_study_stay_near_its_trials() -> None:
     """Whatever is best far away. The four of the start may lie anywhere."""
     d, names = 6, [f"x{j}" for j in range(6)]
