@@ -310,9 +310,9 @@ def test_the_memory_of_a_step_holds_its_weights_at_least() -> None:
     assert with_moments < selftuning_cost.memory(name, "self-tuned") < 10 * with_moments
 
 
-@pytest.mark.parametrize("name", figure.FIGURES)
-def test_a_figure_of_that_name_can_be_called(name: str) -> None:
-    module, function = figure.FIGURES[name].split(":")
+@pytest.mark.parametrize("place", [*figure.FIGURES.values(), *figure.FULL.values()])
+def test_every_figure_can_be_called(place: str) -> None:
+    module, function = place.split(":")
     assert callable(getattr(importlib.import_module(module), function))
 
 

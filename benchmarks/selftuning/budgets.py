@@ -118,12 +118,14 @@ def table(seeds: int, epochs: int = EPOCHS) -> str:
 
 
 def heading() -> None:
+    """Of the lines."""
     print("\nseed   method        seconds   trials    valid     test")
 
 
 def tell(seed: int, found: Paths) -> None:
+    """A line for each method and time."""
     once = float(found["self-tuned"].seconds[-1])
-    for name, times in rows():
+    for name, times in lines():
         count, valid, test = found[name].within(times * once)
         print(
             f"{seed:4}   {name:12} {times * once:8.1f} {count:8} {valid:8.3f} {test:8.3f}",
@@ -134,14 +136,14 @@ def tell(seed: int, found: Paths) -> None:
 def means(found: Sequence[Paths]) -> None:
     """Over seeds."""
     print()
-    for name, times in rows():
+    for name, times in lines():
         within = [one[name].within(times * float(one["self-tuned"].seconds[-1])) for one in found]
         count, valid, test = np.mean(within, axis=0)
         print(f"mean   {name:12} {f'x {times}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}")
 
 
-def rows() -> list[tuple[str, int]]:
-    """Methods, and times of the self-tuned run's seconds."""
+def lines() -> list[tuple[str, int]]:
+    """Methods with times of the self-tuned run's seconds."""
     peers = [name for name in COLOURS if name != "self-tuned"]
     return [*((name, times) for name in peers for times in TIMES), ("self-tuned", 1)]
 

@@ -56,9 +56,8 @@ def table(seeds: int, epochs: int = EPOCHS) -> str:
     """Table 1 of the dropout rates on MNIST."""
     first = dropout.mnist(0)
     print(f"Table 1: {first.title}, {epochs} epochs")
-    print(
-        f"self-tuned from {dropout.START}; constants of {', '.join(map(str, GRID))} for all rates"
-    )
+    grid = ", ".join(map(str, GRID))
+    print(f"self-tuned from {dropout.START}; constants of {grid} for all rates")
     heading()
     found = []
     for seed in range(seeds):
@@ -70,10 +69,12 @@ def table(seeds: int, epochs: int = EPOCHS) -> str:
 
 
 def heading() -> None:
+    """Of the lines."""
     print(f"\nseed   {'':22}    valid     test   values of the last epoch")
 
 
 def tell(seed: int, runs: Runs) -> None:
+    """A line for each."""
     for name, run in runs.items():
         last = " ".join(f"{value:.2f}" for value in run.values[-1])
         print(f"{seed:4}   {name:22} {run.valid:8.3f} {run.test:8.3f}   {last}", flush=True)
