@@ -85,6 +85,7 @@ class Problem:
         grid: The numbers of a grid search, each of which is the level of all those named.
         test: Batches of which nobody has seen one before.
         options: Of HyperTraining, beyond what is here.
+        fit: Of its `fit`, likewise.
     """
 
     title: str
@@ -101,6 +102,7 @@ class Problem:
     valid: Sequence[Batch]
     test: Sequence[Batch]
     options: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
     def training(
         self, start: Mapping[str, float] | None = None, response: Any = "structured"
@@ -122,7 +124,7 @@ class Problem:
     def tune(self, start: Mapping[str, float], epochs: int, response: Any = "structured") -> Run:
         """Self-tuned, all epochs of it."""
         training, since = self.training(start, response), time.perf_counter()
-        return self.run(training.fit(epochs=epochs, patience=epochs), since)
+        return self.run(training.fit(epochs=epochs, patience=epochs, **self.fit), since)
 
     def replay(self, tuned: Tuned) -> Run:
         """Ordinary training along a schedule that was found."""
