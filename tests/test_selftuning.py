@@ -21,8 +21,11 @@ from sklearn import datasets
 
 from benchmarks import packages
 from benchmarks import texts
+from benchmarks.selftuning import budgets
 from benchmarks.selftuning import cifar
+from benchmarks.selftuning import controls
 from benchmarks.selftuning import experiments
+from benchmarks.selftuning import schedules
 from benchmarks.selftuning import text
 from benchmarks.selftuning.problem import HIGHEST
 from benchmarks.selftuning.problem import Problem
@@ -218,7 +221,13 @@ def test_activations_are_penalised_by_example() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_experiment_in_small(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_in_small(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer constants, starts and seconds than in the figure, but all of its parts."""
+    monkeypatch.setattr(controls, "GRID", (0.0, 0.4))
+    monkeypatch.setattr(schedules, "STARTS", (0.05, 0.5))
+    monkeypatch.setattr(budgets, "TIMES", (1, 2))
     make, last = SMALL[name]
     problem = make()
     plot = experiments.experiment(make, list(problem.space), last, 1)
