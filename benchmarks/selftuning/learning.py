@@ -13,8 +13,8 @@ from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
 from benchmarks.selftuning.dropout import NAMES
 from benchmarks.selftuning.dropout import RATES
-from benchmarks.selftuning.dropout import Dropout
-from benchmarks.selftuning.dropout import Run
+from benchmarks.selftuning.problem import Problem
+from benchmarks.selftuning.problem import Run
 
 
 STARTS = (0.05, 0.5)
@@ -24,21 +24,24 @@ STYLES = dict(zip(STARTS, ("-", "--"), strict=True))
 Runs = Mapping[tuple[str, float], Run]  # by response and start
 
 
-def compare(problem: Dropout, epochs: int) -> Runs:
+def compare(problem: Problem, epochs: int) -> Runs:
     """Both from both starts."""
     pairs = [(response, start) for response in COLOURS for start in STARTS]
-    return {(response, start): problem.tune(start, epochs, response) for response, start in pairs}
+    return {
+        (response, start): problem.tune(problem.alike(start), epochs, response)
+        for response, start in pairs
+    }
 
 
 def table(seeds: int, epochs: int = EPOCHS) -> str:
     """Both learnt ways, and what they came to."""
-    print(f"Dropout rates of 784-200-200-10 on 1,000 + 1,000 images of MNIST, {epochs} epochs")
+    print(f"{dropout.mnist(0).title}, {epochs} epochs")
     print("\nseed   response           start  seconds    valid     test   rates of the last epoch")
     found = []
     for seed in range(seeds):
         found.append(compare(dropout.mnist(seed), epochs))
         for (response, start), run in found[-1].items():
-            last = " ".join(f"{rate:.2f}" for rate in run.rates[-1])
+            last = " ".join(f"{rate:.2f}" for rate in run.values[-1])
             print(f"{seed:4}   {response:16} {start:7} {run.seconds:8.1f}", end="")
             print(f" {run.valid:8.3f} {run.test:8.3f}   {last}", flush=True)
     print()
@@ -56,7 +59,7 @@ def plot(runs: Runs) -> str:
         for i, (axes, name) in enumerate(zip(grid[0], RATES, strict=True)):
             for (response, start), run in runs.items():
                 look = {"color": COLOURS[response], "linestyle": STYLES[start]}
-                axes.plot(run.epochs, run.rates[:, i], label=f"{response}, from {start}", **look)
+                axes.plot(run.epochs, run.values[:, i], label=f"{response}, from {start}", **look)
             axes.set(xlabel="epoch", ylim=(0, 0.9), title=NAMES[name])
         grid[0, 0].set_ylabel("dropout rate")
         grid[0, 0].legend()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from benchmarks import figures
 from benchmarks.selftuning import dropout
@@ -15,8 +16,9 @@ from benchmarks.selftuning.dropout import EPOCHS
 from benchmarks.selftuning.dropout import LAST
 from benchmarks.selftuning.dropout import NAMES
 from benchmarks.selftuning.dropout import RATES
-from benchmarks.selftuning.dropout import Dropout
-from benchmarks.selftuning.dropout import Run
+from benchmarks.selftuning.problem import HIGHEST
+from benchmarks.selftuning.problem import Problem
+from benchmarks.selftuning.problem import Run
 
 
 STARTS = (0.05, 0.3, 0.5, 0.7, 0.85)
@@ -26,41 +28,42 @@ COLOURS = dict(zip(STARTS, ("#d81b60", "#e08e0b", "#1e8e5a", "#1f6fd6", "#7b4fd0
 Runs = Mapping[float, Run]  # by start
 
 
-def from_starts(problem: Dropout, epochs: int) -> Runs:
+def from_starts(problem: Problem, epochs: int) -> Runs:
     """A run from each start, of the same first weights, data and draws."""
-    return {start: problem.tune(start, epochs) for start in STARTS}
+    return {start: problem.tune(problem.alike(start), epochs) for start in STARTS}
 
 
-def apart(runs: Runs) -> np.ndarray:
-    """Highest minus lowest rate over the starts, ``(epochs, rates)``."""
-    rates = np.stack([run.rates for run in runs.values()])
-    return np.asarray(np.ptp(rates, axis=0))
+def apart(problem: Problem, runs: Runs) -> np.ndarray:
+    """Highest minus lowest level over the starts, ``(epochs, hyperparameters)``."""
+    levels = np.stack([problem.levels(run.values) for run in runs.values()])
+    return np.asarray(np.ptp(levels, axis=0))
 
 
 def schedules(seeds: int, epochs: int = EPOCHS) -> str:
     """Schedules from five starts."""
-    print(f"Schedules of dropout rates from the starts {', '.join(map(str, STARTS))};")
-    print(f"784-200-200-10 on 1,000 + 1,000 images of MNIST, {epochs} epochs")
+    print(f"Schedules from the starts {', '.join(map(str, STARTS))};")
+    print(f"{dropout.mnist(0).title}, {epochs} epochs")
     found = {}
     for tuned in ((LAST,), RATES):
         print(f"\ntuned: {', '.join(NAMES[name] for name in tuned)}")
         for seed in range(seeds):
-            runs = from_starts(dropout.mnist(seed, tuned), epochs)
-            tell(seed, tuned, runs)
+            problem = dropout.mnist(seed, tuned)
+            runs = from_starts(problem, epochs)
+            tell(problem, runs)
             found.setdefault(tuned, runs)
     return plot(found)
 
 
-def tell(seed: int, tuned: Sequence[str], runs: Runs) -> None:
+def tell(problem: Problem, runs: Runs) -> None:
     """How far the starts are apart on the way, and what each came to."""
-    distances = apart(runs)
+    distances = apart(problem, runs)
     at = [round(share * (len(distances) - 1)) for share in READ]
-    print(f"seed {seed}, highest - lowest rate after epoch", *(f"{i + 1:5}" for i in at))
-    for name, column in zip(tuned, distances.T, strict=True):
-        print(f"{NAMES[name]:>44}", *(f"{column[i]:5.2f}" for i in at))
+    print(f"seed {problem.seed}, highest - lowest rate after epoch", *(f"{i + 1:5}" for i in at))
+    for name, column in zip(problem.names, distances.T, strict=True):
+        print(f"{name:>44}", *(f"{column[i]:5.2f}" for i in at))
     print("  start    valid     test   rates of the last epoch")
     for start, run in runs.items():
-        last = " ".join(f"{rate:.2f}" for rate in run.rates[-1])
+        last = " ".join(f"{rate:.2f}" for rate in run.values[-1])
         print(f"{start:7} {run.valid:8.3f} {run.test:8.3f}   {last}", flush=True)
 
 
@@ -70,11 +73,16 @@ def plot(found: Mapping[Sequence[str], Runs]) -> str:
 
     def draw(grid: np.ndarray) -> None:
         for axes, (tuned, i, runs) in zip(grid[0], panels, strict=True):
-            for start, run in runs.items():
-                axes.plot(run.epochs, run.rates[:, i], color=COLOURS[start], label=f"from {start}")
-            alone = ", alone" if len(tuned) == 1 else ""
-            axes.set(xlabel="epoch", ylim=(0, 0.9), title=NAMES[tuned[i]] + alone)
+            curves(axes, runs, i)
+            axes.set_title(NAMES[tuned[i]] + (", alone" if len(tuned) == 1 else ""))
         grid[0, 0].set_ylabel("dropout rate")
         grid[0, 0].legend()
 
     return figures.svg(draw, (3.4 * len(panels), 3.6), columns=len(panels))
+
+
+def curves(axes: Axes, runs: Runs, column: int = 0) -> None:
+    """One dropout rate over epochs."""
+    for start, run in runs.items():
+        axes.plot(run.epochs, run.values[:, column], color=COLOURS[start], label=f"from {start}")
+    axes.set(xlabel="epoch", ylim=(0, HIGHEST))
