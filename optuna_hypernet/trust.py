@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from optuna_hypernet.space import Array
 
@@ -37,11 +38,11 @@ class TrustRegion:
 
     def penalty(self, rows: Array) -> tuple[Array, Array]:
         """What log EI loses at ``rows (m, d)``: ``(m,)``, and the derivative ``(m, d)``."""
-        apart = rows[:, None, self.columns] - self.trials[None, :, self.columns]  # (m, n, c)
-        distance = np.abs(apart).max(2)
+        here, trials = rows[:, self.columns], self.trials[:, self.columns]  # (m, c), (n, c)
+        distance = cdist(here, trials, "chebyshev")
         each, nearest = np.arange(len(rows)), distance.argmin(1)
         outside = np.maximum(distance[each, nearest] - self.radius, 0.0)
-        apart = apart[each, nearest]
+        apart = here - trials[nearest]
         widest = np.abs(apart).argmax(1)
         slope = np.zeros_like(rows)
         steepness = np.where(outside > 0, _STEEPNESS, 0.0)
