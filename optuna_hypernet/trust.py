@@ -51,7 +51,12 @@ class TrustRegion:
 
 
 def trust_region(trials: Array, columns: NDArray[np.int64]) -> TrustRegion | None:
-    """Around ``trials (n, d)``; None once they are many, or where no parameter counts."""
+    """Cubes of radius .2 + .3 n / (5 (d + 1)) around the trials; None beyond a radius of .5.
+
+    Args:
+        trials: ``(n, d)`` rows.
+        columns: Indices of the parameters that count; without any there is no region.
+    """
     n, d = trials.shape
     radius = _SMALLEST + (_LARGEST - _SMALLEST) * n / (_TRIALS_EACH * (d + 1))
     if radius > _LARGEST or not len(columns):
