@@ -30,6 +30,7 @@ Map, from what is measured to what is shown:
     figures.py          arrays -> SVG
     report.py           `report`: the printed table and the HTML page
     training_study.py   `training-study`: a network's regularisation, told the model or not
+    kept.py             results of long computations, on disk
     figure.py           `figure`: a figure of a paper, built again
     hypertraining/      those of Lorraine & Duvenaud (2018)
     selftuning/         those of MacKay et al. (2019), and its tables

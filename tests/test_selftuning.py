@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,7 +223,7 @@ def test_activations_are_penalised_by_example() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_experiment_in_small(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer constants, starts and seconds than in the figure, but all of its parts."""
     monkeypatch.setattr(controls, "GRID", (0.0, 0.4))
@@ -230,13 +231,22 @@ def test_an_experiment_in_small(
     monkeypatch.setattr(budgets, "TIMES", (1, 2))
     make, last = SMALL[name]
     problem = make()
-    plot = experiments.experiment(make, list(problem.space), last, 1)
+    plot = experiments.experiment(make, list(problem.space), last, 1, tmp_path)
     printed = capsys.readouterr().out
     for method in ("best constant", "schedule replayed", "grid", "TPE", "GP"):
         assert re.search(rf"^mean   {method} .*\d\.\d+ +\d+\.\d+$", printed, re.MULTILINE)
     assert plot.startswith("<svg")
     for group in problem.grid:
         assert f">{group}<" in plot
+    # Interrupted in Table 2, it runs what is missing and comes to the same.
+    (tmp_path / "seed-0" / "GP.pickle").unlink()
+    kept = (tmp_path / "seed-0" / "self-tuned.pickle").stat().st_mtime_ns
+    experiments.experiment(make, list(problem.space), last, 1, tmp_path)
+    again = capsys.readouterr().out
+    same = re.compile(r"^mean   (?!GP).*$", re.MULTILINE)
+    assert same.findall(again) == same.findall(printed)
+    assert (tmp_path / "seed-0" / "GP.pickle").exists()
+    assert (tmp_path / "seed-0" / "self-tuned.pickle").stat().st_mtime_ns == kept
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from benchmarks import figures
 from benchmarks.selftuning import dropout
@@ -52,7 +54,13 @@ class Path:
 
 
 Paths = Mapping[str, Path]
+Keep = Callable[[str, Callable[[], Path]], Path]
 Propose = Callable[[optuna.Study], tuple[optuna.Trial, Mapping[str, float]]]
+
+
+def afresh(name: str, search: Callable[[], Path]) -> Path:
+    """What nobody has kept."""
+    return search()
 
 
 def proposals(problem: Problem) -> dict[str, tuple[BaseSampler, Propose]]:
@@ -83,21 +91,27 @@ def tried(
     start, began, best, rows = time.perf_counter(), 0.0, (np.inf, np.inf), []
     while began < seconds:
         trial, params = propose(study)
-        run = problem.hold(params, epochs)
-        study.tell(trial, run.valid)
-        best, ended = min(best, (run.valid, run.test)), time.perf_counter() - start
+        try:
+            run = problem.hold(params, epochs)
+        except FloatingPointError:  # it diverged, and took its seconds
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, run.valid)
+            best = min(best, (run.valid, run.test))
+        ended = time.perf_counter() - start
         rows.append((began, ended, *best))
         began = ended
     return Path(*np.array(rows).T)
 
 
-def compare(problem: Problem, tuned: Run) -> Paths:
-    """All on one problem, against a self-tuned run."""
+def compare(problem: Problem, tuned: Run, keep: Keep = afresh) -> Paths:
+    """All on one problem, against a self-tuned run; ``keep`` may know what was found before."""
     once = (np.array([value]) for value in (0.0, tuned.seconds, tuned.valid, tuned.test))
     found = {"self-tuned": Path(*once)}
     limit, epochs = max(TIMES) * tuned.seconds, len(tuned.epochs)
     for name, (sampler, propose) in proposals(problem).items():
-        found[name] = tried(problem, sampler, propose, limit, epochs)
+        search = partial(tried, problem, sampler, propose, limit, epochs)
+        found[name] = keep(name, search)
     return found
 
 

@@ -3,17 +3,20 @@
 `selftuning-cifar` and `selftuning-text`: for every seed one self-tuned run, the controls of Table
 1, and the peers of Table 2; then, on the first seed's data, the rate of the last dropout alone
 from five starts, which is the paper's figure. Drawn are the first seed's losses, those starts,
-and the schedules of all hyperparameters, means over the seeds, by group.
+and the schedules of all hyperparameters, means over the seeds, by group. All of these are kept in
+`.cache/`, so that a figure of hours can be interrupted; they know nothing of changes to the code.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 
 from benchmarks import figures
+from benchmarks.kept import Folder
 from benchmarks.selftuning import budgets
 from benchmarks.selftuning import cifar
 from benchmarks.selftuning import controls
@@ -24,52 +27,58 @@ from benchmarks.selftuning.problem import Problem
 from benchmarks.selftuning.problem import Run
 
 
+KEPT = Path(__file__).parents[2] / ".cache" / "benchmarks" / "selftuning"
+
 Make = Callable[[int, Sequence[str]], Problem]  # of a seed, and of what is tuned
 
 
 def images(seeds: int) -> str:
     """The convolutional network on CIFAR-10."""
-    return experiment(cifar.subset, list(cifar.SPACE), cifar.LAST, seeds)
+    return experiment(cifar.subset, list(cifar.SPACE), cifar.LAST, seeds, KEPT / "cifar")
 
 
 def words(seeds: int) -> str:
     """The LSTM on the Brown corpus."""
-    return experiment(text.subset, list(text.SPACE), text.LAST, seeds)
+    return experiment(text.subset, list(text.SPACE), text.LAST, seeds, KEPT / "text")
 
 
 def all_images(seeds: int) -> str:
     """The first in the sizes of the paper."""
-    return experiment(cifar.full, list(cifar.SPACE), cifar.LAST, seeds)
+    return experiment(cifar.full, list(cifar.SPACE), cifar.LAST, seeds, KEPT / "cifar-full")
 
 
 def all_words(seeds: int) -> str:
     """The second."""
-    return experiment(text.full, list(text.SPACE), text.LAST, seeds)
+    return experiment(text.full, list(text.SPACE), text.LAST, seeds, KEPT / "text-full")
 
 
-def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int) -> str:
+def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int, path: Path) -> str:
     """All of it; ``last`` names the one hyperparameter that is tuned alone, too."""
     first = make(0, tuned)
     print(f"{first.title}, {first.epochs} epochs")
     print(f"start: {', '.join(f'{name} {value:g}' for name, value in named(first).items())}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ones, twos = [], []
-    for seed in range(seeds):
-        problem = make(seed, tuned)
-        run = problem.tune(problem.start, problem.epochs)
-        ones.append(controls.controls(problem, run))
-        controls.heading()
-        controls.tell(seed, ones[-1])
-        twos.append(budgets.compare(problem, run))
-        budgets.heading()
-        budgets.tell(seed, twos[-1])
+    both = [tables(make(seed, tuned), Folder(path / f"seed-{seed}")) for seed in range(seeds)]
+    ones, twos = zip(*both, strict=True)
     controls.means(ones)
     budgets.means(twos)
     alone = make(0, [last])
     print(f"\n{alone.title}, from five starts: {', '.join(alone.names)}")
-    starts = schedules.from_starts(alone, alone.epochs)
+    starts = Folder(path).kept("starts", lambda: schedules.from_starts(alone, alone.epochs))
     schedules.tell(alone, starts)
     return plot(first, ones, twos[0], starts)
+
+
+def tables(problem: Problem, folder: Folder) -> tuple[controls.Runs, budgets.Paths]:
+    """Tables 1 and 2 of one seed."""
+    run = folder.kept("self-tuned", lambda: problem.tune(problem.start, problem.epochs))
+    one = folder.kept("controls", lambda: controls.controls(problem, run))
+    controls.heading()
+    controls.tell(problem.seed, one)
+    two = budgets.compare(problem, run, folder.kept)
+    budgets.heading()
+    budgets.tell(problem.seed, two)
+    return one, two
 
 
 def named(problem: Problem) -> dict[str, float]:
