@@ -22,9 +22,7 @@ from sklearn import datasets
 
 from benchmarks import packages
 from benchmarks import texts
-from benchmarks.selftuning import budgets
 from benchmarks.selftuning import cifar
-from benchmarks.selftuning import controls
 from benchmarks.selftuning import experiments
 from benchmarks.selftuning import schedules
 from benchmarks.selftuning import text
@@ -62,7 +60,7 @@ def words() -> list[str]:
 def small_images(seed: int = 0, tuned: Sequence[str] = tuple(cifar.SPACE)) -> Problem:
     x, y = patches()
     parts = [cifar.batches(x[rows], y[rows]) for rows in np.split(np.arange(384), [256, 320])]
-    return cifar.problem(parts, seed, tuned, width=4, hidden=16, epochs=2)
+    return cifar.problem(parts, seed, tuned, width=4, hidden=16, epochs=4)
 
 
 def small_texts(seed: int = 0, tuned: Sequence[str] = tuple(text.SPACE)) -> Problem:
@@ -226,9 +224,9 @@ def test_an_experiment_in_small(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer constants, starts and seconds than in the figure, but all of its parts."""
-    monkeypatch.setattr(controls, "GRID", (0.0, 0.4))
+    monkeypatch.setattr(experiments, "LEVELS", (0.0, 0.4))
     monkeypatch.setattr(schedules, "STARTS", (0.05, 0.5))
-    monkeypatch.setattr(budgets, "TIMES", (1, 2))
+    monkeypatch.setattr(experiments, "TIMES", (1, 2))
     make, last = SMALL[name]
     problem = make()
     plot = experiments.experiment(make, list(problem.space), last, 1, tmp_path)

@@ -54,6 +54,7 @@ class Path:
 
 
 Paths = Mapping[str, Path]
+Times = Sequence[int]
 Keep = Callable[[str, Callable[[], Path]], Path]
 Propose = Callable[[optuna.Study], tuple[optuna.Trial, Mapping[str, float]]]
 
@@ -104,11 +105,11 @@ def tried(
     return Path(*np.array(rows).T)
 
 
-def compare(problem: Problem, tuned: Run, keep: Keep = afresh) -> Paths:
+def compare(problem: Problem, tuned: Run, times: Times = TIMES, keep: Keep = afresh) -> Paths:
     """All on one problem, against a self-tuned run; ``keep`` may know what was found before."""
     once = (np.array([value]) for value in (0.0, tuned.seconds, tuned.valid, tuned.test))
     found = {"self-tuned": Path(*once)}
-    limit, epochs = max(TIMES) * tuned.seconds, len(tuned.epochs)
+    limit, epochs = max(times) * tuned.seconds, len(tuned.epochs)
     for name, (sampler, propose) in proposals(problem).items():
         search = partial(tried, problem, sampler, propose, limit, epochs)
         found[name] = keep(name, search)
@@ -136,30 +137,30 @@ def heading() -> None:
     print("\nseed   method        seconds   trials    valid     test")
 
 
-def tell(seed: int, found: Paths) -> None:
+def tell(seed: int, found: Paths, times: Times = TIMES) -> None:
     """A line for each method and time."""
     once = float(found["self-tuned"].seconds[-1])
-    for name, times in lines():
-        count, valid, test = found[name].within(times * once)
+    for name, factor in lines(times):
+        count, valid, test = found[name].within(factor * once)
         print(
-            f"{seed:4}   {name:12} {times * once:8.1f} {count:8} {valid:8.3f} {test:8.3f}",
+            f"{seed:4}   {name:12} {factor * once:8.1f} {count:8} {valid:8.3f} {test:8.3f}",
             flush=True,
         )
 
 
-def means(found: Sequence[Paths]) -> None:
+def means(found: Sequence[Paths], times: Times = TIMES) -> None:
     """Over seeds."""
     print()
-    for name, times in lines():
-        within = [one[name].within(times * float(one["self-tuned"].seconds[-1])) for one in found]
+    for name, factor in lines(times):
+        within = [one[name].within(factor * float(one["self-tuned"].seconds[-1])) for one in found]
         count, valid, test = np.mean(within, axis=0)
-        print(f"mean   {name:12} {f'x {times}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}")
+        print(f"mean   {name:12} {f'x {factor}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}")
 
 
-def lines() -> list[tuple[str, int]]:
+def lines(times: Times) -> list[tuple[str, int]]:
     """Methods with times of the self-tuned run's seconds."""
     peers = [name for name in COLOURS if name != "self-tuned"]
-    return [*((name, times) for name in peers for times in TIMES), ("self-tuned", 1)]
+    return [*((name, factor) for name in peers for factor in times), ("self-tuned", 1)]
 
 
 def curves(axes: Axes, found: Paths) -> None:

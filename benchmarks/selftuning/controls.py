@@ -35,13 +35,13 @@ COLOURS = {
 Runs = Mapping[str, Run]
 
 
-def controls(problem: Problem, tuned: Run) -> Runs:
+def controls(problem: Problem, tuned: Run, levels: Sequence[float] = GRID) -> Runs:
     """All six on one problem; constants and noise have as many epochs as the self-tuned run."""
     epochs = len(tuned.epochs)
     last = np.tile(problem.levels(tuned.values[-1]), (epochs, 1))
     noise = np.random.default_rng(problem.seed).normal(0, GAUSSIAN, last.shape)
     wave = AMPLITUDE * np.sin(2 * np.pi * np.arange(epochs) / PERIOD)[:, None]
-    constants = [problem.follow(np.full_like(last, level)) for level in GRID]
+    constants = [problem.follow(np.full_like(last, level)) for level in levels]
     return {
         "best constant": min(constants, key=lambda run: run.valid),
         "last value": problem.follow(last),

@@ -27,6 +27,8 @@ from benchmarks.selftuning.problem import Problem
 from benchmarks.selftuning.problem import Run
 
 
+LEVELS = budgets.GRID  # of Table 1's constants: few, since a training takes minutes
+TIMES = (1,)  # of the self-tuned run's seconds in Table 2
 KEPT = Path(__file__).parents[2] / ".cache" / "benchmarks" / "selftuning"
 
 Make = Callable[[int, Sequence[str]], Problem]  # of a seed, and of what is tuned
@@ -61,7 +63,7 @@ def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int, path: Pa
     both = [tables(make(seed, tuned), Folder(path / f"seed-{seed}")) for seed in range(seeds)]
     ones, twos = zip(*both, strict=True)
     controls.means(ones)
-    budgets.means(twos)
+    budgets.means(twos, TIMES)
     alone = make(0, [last])
     print(f"\n{alone.title}, from five starts: {', '.join(alone.names)}")
     starts = Folder(path).kept("starts", lambda: schedules.from_starts(alone, alone.epochs))
@@ -72,12 +74,12 @@ def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int, path: Pa
 def tables(problem: Problem, folder: Folder) -> tuple[controls.Runs, budgets.Paths]:
     """Tables 1 and 2 of one seed."""
     run = folder.kept("self-tuned", lambda: problem.tune(problem.start, problem.epochs))
-    one = folder.kept("controls", lambda: controls.controls(problem, run))
+    one = folder.kept("controls", lambda: controls.controls(problem, run, LEVELS))
     controls.heading()
     controls.tell(problem.seed, one)
-    two = budgets.compare(problem, run, folder.kept)
+    two = budgets.compare(problem, run, TIMES, folder.kept)
     budgets.heading()
-    budgets.tell(problem.seed, two)
+    budgets.tell(problem.seed, two, TIMES)
     return one, two
 
 
