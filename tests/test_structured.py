@@ -1137,6 +1137,19 @@ def test_the_dashboard_gets_a_plot_of_each_whole_run(tmp_path: Path, plots: Any)
         assert axes == ["linear", "log", "linear"]
 
 
+def test_a_plot_that_cannot_be_saved_costs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard", reason="pip install optuna-dashboard")
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError("database is locked")
+
+    monkeypatch.setattr(dashboard, "save_plotly_graph_object", refuse)
+    study = optuna.create_study()
+    with pytest.warns(UserWarning, match="trial 0's schedule was not saved.*database is locked"):
+        study.optimize(lambda trial: training().fit(epochs=2, trial=trial).true_loss, n_trials=1)
+    assert study.best_trial.user_attrs["schedule"].keys() == SPACE.keys()
+
+
 def test_no_plot_without_the_dashboard_or_a_study_or_an_end(
     monkeypatch: pytest.MonkeyPatch, plots: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +17,24 @@ from optuna_hypernet.coordinates import Coordinates
 def save_plot(trial: Trial, coordinates: Coordinates, path: Sequence[Point]) -> None:
     """Saves a plot of the schedule into the trial's study, named after the trial.
 
-    Nothing happens where optuna-dashboard or plotly is missing, or the trial has no study.
+    Nothing happens where optuna-dashboard or plotly is missing, or the trial has no study. A plot
+    that cannot be saved is warned of: the run that it shows has taken its time already.
     """
     study = getattr(trial, "study", None)
     if study is None or not all(map(importlib.util.find_spec, ("optuna_dashboard", "plotly"))):
         return
     import optuna_dashboard
 
-    figure = _figure(coordinates, path).update_layout(title=f"Schedule of trial {trial.number}")
-    name = f"schedule-{trial.number}"
-    optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
+    title, name = f"Schedule of trial {trial.number}", f"schedule-{trial.number}"
+    try:
+        figure = _figure(coordinates, path).update_layout(title=title)
+        optuna_dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)
+    except Exception as error:  # of a storage, of another version of the dashboard
+        warnings.warn(
+            f"The plot of trial {trial.number}'s schedule was not saved: {error!r}. The schedule "
+            "itself is in the trial's user attributes.",
+            stacklevel=3,
+        )
 
 
 def _figure(coordinates: Coordinates, path: Sequence[Point]) -> Any:
