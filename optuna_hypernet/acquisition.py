@@ -17,6 +17,9 @@ from optuna_hypernet.trust import TrustRegion
 
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+# A member whose chance of an improvement is e^3 times less than another's loses say, by what is
+# beyond that.
+_TOLERANCE = 3.0
 
 
 def log_h(u: Array) -> Array:
@@ -62,7 +65,10 @@ class ExpectedImprovement:
     """Log EI of a mixture of members, as a function of rows.
 
     Each member measures improvement upon its own target, in the units of its own warp. To add
-    them up, each one's EI is taken relative to the largest it has anywhere on the screen.
+    them up, each one's EI is taken relative to the largest it has anywhere on the screen. What is
+    lost with its size is whether a member hopes for anything at all: late on a plateau one may
+    find the least hopeless place to be the far end of a bad range. So a member counts less, too,
+    if its chance of an improvement where its EI is largest is far less than another one's.
 
     Args:
         inputs: Embeds the rows.
@@ -85,13 +91,18 @@ class ExpectedImprovement:
         Returns:
             The log EI ``(n,)`` at these rows, on the new scale.
         """
-        members = self._members(rows, active)
+        mean, std = self._predict(rows, active)
+        members = self._members(rows, mean, std)
+        best = members.argmax(1)[:, None]
+        hope = log_ndtr(np.take_along_axis((self._target - mean) / std, best, 1)[:, 0])
         self._log_weights = self._log_weights - members.max(1)
+        self._log_weights += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
         return mixture(members, self._log_weights)[0]
 
     def value(self, rows: Array, active: Mask) -> Array:
         """Log EI ``(n,)`` at ``rows (n, d)``."""
-        return mixture(self._members(rows, active), self._log_weights)[0]
+        members = self._members(rows, *self._predict(rows, active))
+        return mixture(members, self._log_weights)[0]
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
@@ -105,7 +116,10 @@ class ExpectedImprovement:
         penalty, slope = self._region.penalty(rows)
         return value - penalty, gradient - slope * active
 
-    def _members(self, rows: Array, active: Mask) -> Array:
-        mean, std = self._posterior.predict(self._inputs.embed(rows, active))
+    def _predict(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        return self._posterior.predict(self._inputs.embed(rows, active))
+
+    def _members(self, rows: Array, mean: Array, std: Array) -> Array:
+        """Log EI of each member ``(M, n)``."""
         members = log_expected_improvement(mean, std, self._target)[0]
         return members if self._region is None else members - self._region.penalty(rows)[0]

@@ -13,6 +13,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from scipy.integrate import quad
 from scipy.special import logsumexp
+from scipy.special import ndtr
 
 from optuna_hypernet.acquisition import ExpectedImprovement
 from optuna_hypernet.acquisition import log_expected_improvement
@@ -202,3 +203,23 @@ def test_calibration_makes_members_comparable(acquisition: ExpectedImprovement) 
 
     np.testing.assert_allclose(got, acquisition.value(rows, active), rtol=1e-12)
     assert math.log(0.7) - 1e-9 <= got.max() <= 1e-9
+
+
+def test_a_member_without_hope_has_little_say(belief: Belief) -> None:
+    """Its chance of an improvement upon a target far below all there is, beside another's."""
+    rows = np.random.default_rng(1).random((50, 4))
+    active = np.ones((50, 4), dtype=bool)
+    mean, std = belief.posterior.predict(SPACE.embed(rows, active))
+    far = belief._replace(target=belief.target - np.array([0.0, 6.0]))
+    chances = [
+        ndtr(((far.target[m] - mean[m]) / std[m])[gain.argmax()])
+        for m in range(2)
+        for gain in [log_expected_improvement(mean[m], std[m], far.target[m])[0]]
+    ]
+    assert chances[1] < 1e-4 < chances[0]
+    acquisition = ExpectedImprovement(SPACE, far)
+    acquisition.calibrate(rows, active)
+    gains = log_expected_improvement(mean, std, far.target[:, None])[0]
+    say = np.array([0.7, 0.3 * math.exp(3) * chances[1] / chances[0]])
+    expected = np.log(say @ np.exp(gains - gains.max(1, keepdims=True)))
+    np.testing.assert_allclose(acquisition.value(rows, active), expected, rtol=1e-9)
