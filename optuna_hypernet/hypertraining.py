@@ -440,8 +440,9 @@ class HyperTraining:
     def replay(self, tuned: Tuned, *, train_data: Iterable[Any] | None = None) -> Tuned:
         """Ordinary training of the model given, from its start, along a schedule that was found.
 
-        It is the control of a run that moved λ: the schedule alone, without a response. The
-        result is the model with the lowest validation loss on the way.
+        It is the control of a run that moved λ: the schedule alone, without a response, with
+        the step sizes that the run had, even if it ended early. The result is the model with the
+        lowest validation loss on the way.
 
         Args:
             tuned: From :meth:`fit`; its path is followed, in lines from evaluation to evaluation.
@@ -459,7 +460,7 @@ class HyperTraining:
             )
         data = self._problem.train_data if train_data is None else train_data
         problem = replace(self._problem, train_data=data)
-        return problem.replay(self._response.original(), path)
+        return problem.replay(self._response.original(), path, tuned.planned)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything from which training goes on: for ``torch.save``."""
@@ -544,4 +545,5 @@ class HyperTraining:
             path=path,
             stopped=record.stopped,
             flat=self._bilevel.at_ceiling() if adapts else (),
+            planned=plan.train_steps,
         )

@@ -1045,6 +1045,19 @@ def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
     assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
 
 
+def test_a_run_that_ended_early_is_replayed_with_the_step_sizes_it_had() -> None:
+    """They decay over all of the steps that were planned, in the replay as in the run."""
+    tuned = training().fit(epochs=8)
+    whole = training().replay(tuned)
+    assert tuned.planned == whole.planned == tuned.steps[-1]
+    early = training().replay(replace(tuned, path=tuned.path[:6]))
+    assert [one.predicted_loss for one in early.path] == [
+        one.predicted_loss for one in whole.path[:6]
+    ]
+    shorter = training().replay(replace(tuned, path=tuned.path[:6], planned=0))
+    assert shorter.path[-1].predicted_loss != whole.path[5].predicted_loss
+
+
 def test_same_seed_same_result_and_no_global_state() -> None:
     before = torch.get_rng_state()
     one, other = training().fit(30), training().fit(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -89,17 +90,21 @@ class Problem:
             at_bound=self.coordinates.at_bound(z),
         )
 
-    def replay(self, model: nn.Module, path: Sequence[tuple[int, Tensor]]) -> Tuned:
+    def replay(
+        self, model: nn.Module, path: Sequence[tuple[int, Tensor]], planned: int = 0
+    ) -> Tuned:
         """Ordinary training of a copy of ``model`` while λ follows a path, and λ alone.
 
         Args:
             model: Where it starts.
             path: Train steps and coordinates ``(D,)``, in order; lines lead from one to the next.
+            planned: Train steps over which step sizes decay, if the path is shorter than those.
         """
         steps = [done for done, _ in path]
-        response, bilevel, plan = self._ordinarily(model, path[0][1], steps[-1])
+        planned = max(planned, steps[-1])
+        response, bilevel, plan = self._ordinarily(model, path[0][1], planned)
         record = Record()
-        for done in run(bilevel, plan):
+        for done in itertools.islice(run(bilevel, plan), steps[-1]):
             bilevel.move(_between(path, done))
             if done in steps:
                 record.add(done, bilevel, response, counts=True)
@@ -112,6 +117,7 @@ class Problem:
             path=[Point(n, n, self.coordinates.decode(at), loss) for n, at, loss in record.path],
             stopped=False,
             at_bound=self.coordinates.at_bound(z),
+            planned=planned,
         )
 
     def _ordinarily(

@@ -44,6 +44,8 @@ class Tuned:
         flat: Names of those whose spread, which adapts where the response is structured, went up
             to its ceiling: the validation loss hardly depends on them, or ``entropy`` is too
             large.
+        planned: Train steps that there were to be, over which step sizes decay, had it not
+            ended early.
     """
 
     params: Mapping[str, Any]
@@ -54,6 +56,7 @@ class Tuned:
     stopped: bool
     at_bound: Sequence[str]
     flat: Sequence[str] = ()
+    planned: int = 0
 
     @property
     def schedule(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
