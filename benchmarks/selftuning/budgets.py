@@ -154,7 +154,10 @@ def means(found: Sequence[Paths], times: Times = TIMES) -> None:
     for name, factor in lines(times):
         within = [one[name].within(factor * float(one["self-tuned"].seconds[-1])) for one in found]
         count, valid, test = np.mean(within, axis=0)
-        print(f"mean   {name:12} {f'x {factor}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}")
+        print(
+            f"mean   {name:12} {f'x {factor}':>8} {count:8.1f} {valid:8.3f} {test:8.3f}",
+            flush=True,
+        )
 
 
 def lines(times: Times) -> list[tuple[str, int]]:

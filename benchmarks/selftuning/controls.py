@@ -85,7 +85,9 @@ def means(found: Sequence[Runs]) -> None:
     print()
     for name in COLOURS:
         losses = np.array([(runs[name].valid, runs[name].test) for runs in found])
-        print(f"mean   {name:22} {losses[:, 0].mean():8.3f} {losses[:, 1].mean():8.3f}")
+        print(
+            f"mean   {name:22} {losses[:, 0].mean():8.3f} {losses[:, 1].mean():8.3f}", flush=True
+        )
 
 
 def plot(problem: Problem, runs: Runs) -> str:
