@@ -28,7 +28,7 @@ from benchmarks import figures
 CENTRE = -1.0  # λ̂ of the second theorem
 SCALES = (0.1, 0.3, 0.5, 1.0, 2.0)
 LAMBDAS = np.linspace(-6, 6, 25)
-N_TRAIN = 60
+N_TRAIN, N_VALID = 60, 180
 NODES = 40  # of Gauss-Hermite quadrature: exact to all digits here
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of weights (P,) and λ (), a scalar
@@ -58,12 +58,12 @@ class Ridge:
 
 @cache
 def diabetes(seed: int) -> Ridge:
-    """60 rows to learn from, 382 to validate; other ones for every seed."""
+    """60 rows to learn from, 180 to validate; other ones for every seed."""
     x, y = load_diabetes(return_X_y=True)
     order = np.random.RandomState(seed).permutation(len(x))
     rows = torch.from_numpy(((x - x.mean(0)) / x.std(0))[order])
     targets = torch.from_numpy((y - y.mean())[order])
-    train, valid = slice(N_TRAIN), slice(N_TRAIN, None)
+    train, valid = slice(N_TRAIN), slice(N_TRAIN, N_TRAIN + N_VALID)
     return Ridge(rows[train], targets[train], rows[valid], targets[valid])
 
 
@@ -146,24 +146,35 @@ def gating(problem: Ridge, lambdas: Sequence[float] | np.ndarray) -> Gating:
 # --- Jacobian
 
 
-def best_affine(loss: Loss, size: int, scale: float) -> tuple[Tensor, Tensor]:
-    """w and J, ``(P,)`` each, that minimise E L_T(w + J ε, CENTRE + ε) with ε ~ N(0, scale²).
-
-    The expectation, by quadrature, is quadratic in both: one Newton step is exact.
-    """
+def expected(loss: Loss, scale: float) -> Loss:
+    """E L_T(w + J ε, CENTRE + ε) of w and J, ``(P,)`` each, with ε ~ N(0, scale²): quadratic."""
     nodes, mass = np.polynomial.hermite_e.hermegauss(NODES)
     epsilon, weights = scale * torch.from_numpy(nodes), torch.from_numpy(mass / mass.sum())
 
-    def expected(both: Tensor) -> Tensor:
-        w, slope = both.view(2, size)
+    def mean(w: Tensor, slope: Tensor) -> Tensor:
         losses = torch.stack([loss(w + one * slope, CENTRE + one) for one in epsilon])
         return weights @ losses
 
-    zero = torch.zeros(2 * size, dtype=torch.float64)
-    w, slope = torch.linalg.solve(jacrev(grad(expected))(zero), -grad(expected)(zero)).view(
-        2, size
-    )
+    return mean
+
+
+def best_affine(loss: Loss, size: int, scale: float) -> tuple[Tensor, Tensor]:
+    """w and J, ``(size,)`` each, that have the least expected loss."""
+    mean = expected(loss, scale)
+    w, slope = least(lambda both: mean(*both.view(2, size)), 2 * size).view(2, size)
     return w, slope
+
+
+def best_slope(loss: Loss, w: Tensor, scale: float) -> Tensor:
+    """J ``(P,)`` that has the least expected loss where w is given."""
+    mean = expected(loss, scale)
+    return least(lambda slope: mean(w, slope), len(w))
+
+
+def least(function: Callable[[Tensor], Tensor], size: int) -> Tensor:
+    """Where a quadratic function of ``(size,)`` is least: one Newton step is exact."""
+    zero = torch.zeros(size, dtype=torch.float64)
+    return torch.linalg.solve(jacrev(grad(function))(zero), -grad(function)(zero))
 
 
 def quadratic(problem: Ridge) -> Loss:
@@ -193,7 +204,7 @@ class Bias:
         weights: Of w at the centre, with ridge; and so all others.
         jacobian: Of the Jacobian.
         hypergradient: Of dL_V/dλ by w and J, with its sign.
-        centred: The same by J and the exact w*(λ̂), what Delta-STN would give.
+        centred: The same as Delta-STN has it: by w*(λ̂) itself, and the best J around it.
     """
 
     quadratic: float
@@ -209,8 +220,9 @@ def bias(problem: Ridge, scale: float) -> Bias:
     size = problem.x.shape[1]
     exact, slope = problem.best_response(centre), jacrev(problem.best_response)(centre)
     w, found = best_affine(problem.train_loss, size, scale)
+    responses = (w, found), (exact, best_slope(problem.train_loss, exact, scale))
     truth = grad(problem.valid_loss)(exact) @ slope
-    hypergradients = [grad(problem.valid_loss)(at) @ found for at in (w, exact)]
+    hypergradients = [grad(problem.valid_loss)(at) @ one for at, one in responses]
     return Bias(
         relative(best_affine(quadratic(problem), size, scale)[1], slope),
         relative(w, exact),
