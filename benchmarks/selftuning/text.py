@@ -49,6 +49,7 @@ SPACE = {
 # A third of every range. From the paper's 0.05 a run so short gives up α and β while it
 # under-fits, and ends higher.
 START = {**dict.fromkeys(DROPOUT, 0.3), **dict.fromkeys(PENALTIES, 0.1)}
+SEEN = 3  # first seeds of texts on which that start was chosen: the figure has later ones
 GROUPS = {"dropout": DROPOUT, "activations": PENALTIES}
 
 
@@ -173,8 +174,8 @@ def batches(tokens: Sequence[int], length: int, order: np.random.Generator) -> l
 
 
 def subset(seed: int, tuned: Sequence[str]) -> Problem:
-    """Other texts for every seed."""
-    return problem(split(seed, 25, 10, 20), seed, tuned)
+    """Another split of the texts for every seed, none of which helped to choose the start."""
+    return problem(split(SEEN + seed, 25, 10, 20), seed, tuned)
 
 
 def full(seed: int, tuned: Sequence[str]) -> Problem:
