@@ -4,10 +4,23 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from typing import TypeVar
 
 
 T = TypeVar("T")
+
+
+class Keep(Protocol):
+    """Computes what has that name, or knows it from before."""
+
+    def __call__(self, name: str, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns, or once returned."""
+
+
+def afresh(name: str, compute: Callable[[], T]) -> T:
+    """What nobody has kept."""
+    return compute()
 
 
 @dataclass(frozen=True)

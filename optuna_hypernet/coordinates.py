@@ -160,6 +160,20 @@ class Coordinates:
         exact = self._by_name(self._exact.natural(z.detach().to("cpu", torch.float64)))
         return {name: self._plain(name, value) for name, value in exact.items()}
 
+    def by_name(self, values: Tensor) -> dict[str, Any]:
+        """What is ``(D,)`` by name: numbers, or arrays of the entry's shape."""
+        parts = self._by_name(values.detach().to("cpu", torch.float64))
+        return {name: part.numpy() if part.ndim else part.item() for name, part in parts.items()}
+
+    def flat(self, values: Params) -> Tensor:
+        """The inverse, ``(D,)``; 0 for names that are missing."""
+        parts = [
+            np.broadcast_to(np.asarray(values.get(name, 0.0), dtype=np.float64), shape)
+            for name, shape in self.shapes.items()
+        ]
+        flat = np.concatenate([part.reshape(-1) for part in parts])
+        return torch.from_numpy(flat).to(self._axes.low)
+
     def at_bound(self, z: Tensor) -> list[str]:
         """Names of hyperparameters of which a number is at, or within 1 % of, a range's end."""
         exact = z.detach().to("cpu", torch.float64)

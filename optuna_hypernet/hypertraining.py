@@ -442,17 +442,23 @@ class HyperTraining:
 
         It is the control of a run that moved λ: the schedule alone, without a response, with
         the step sizes that the run had, even if it ended early. The result is the model with the
-        lowest validation loss on the way.
+        lowest validation loss on the way. Where λ was drawn around λ̂ with a spread that adapts,
+        every example has its own here, too: noise in λ is a part of what was found.
 
         Args:
             tuned: From :meth:`fit`; its path is followed, in lines from evaluation to evaluation.
+                Without a point's ``spread`` all examples have its ``params``.
             train_data: Other data to train on, say training and validation data together.
 
         Raises:
             ValueError: If the path is of another search space, or is not one of steps.
             FloatingPointError: If a loss is not finite.
         """
-        path = [(point.steps, self.coordinates.encode(point.params)) for point in tuned.path]
+        space = self.coordinates
+        path = [
+            (point.steps, torch.stack([space.encode(point.params), space.flat(point.spread)]))
+            for point in tuned.path
+        ]
         if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(path)):
             raise ValueError(
                 f"The path has the train steps {tuned.steps.tolist()}, along which nothing can "

@@ -91,7 +91,7 @@ _DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
 # Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
 # small spread changes nothing, λ̂ then stays.
 _STRUCTURED = Manner(
-    partial(hyper_adam, length=0.14), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
+    partial(hyper_adam_each, length=0.05), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
 )
 
 

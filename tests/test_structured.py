@@ -1054,6 +1054,26 @@ def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
     assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
 
 
+def test_every_example_of_a_replay_has_its_own_draw_from_the_spread_there_was() -> None:
+    """Of the middle of a range: the spread of shares is that of the normal distribution."""
+    seen: list[Tensor] = []
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.append(hp["noise"].detach())
+        return net_loss(model, batch, hp)
+
+    one = training(train_loss=watched, train_data=[tuple(x.repeat(50, 1) for x in regression())])
+    params = {"drop.p": 0.1, "decay": 1e-3, "noise": 0.5}
+    spreads: list[dict[str, float]] = [{}, {"noise": 0.2}, {"noise": 0.6}]
+    path = [Point(n, n, params, 0.0, spread) for n, spread in zip((2, 4, 6), spreads, strict=True)]
+    seen.clear()
+    replayed = one.replay(replace(one.train(params, steps=0), path=path))
+    found = [float(torch.special.ndtri(hp).std()) for hp in seen]
+    assert found == pytest.approx([0.0, 0.0, 0.0, 0.1, 0.2, 0.4], rel=0.1, abs=1e-6)
+    assert all(hp.mean() == pytest.approx(0.5, abs=0.02) for hp in seen)
+    assert [point.spread["noise"] for point in replayed.path] == pytest.approx([0.0, 0.2, 0.6])
+
+
 def test_a_run_that_ended_early_is_replayed_with_the_step_sizes_it_had() -> None:
     """They decay over all of the steps that were planned, in the replay as in the run."""
     tuned = training().fit(epochs=8)
@@ -1102,6 +1122,7 @@ def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
     assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
     assert trial.user_attrs["schedule"].keys() == SPACE.keys()
     assert len(trial.user_attrs["schedule"]["drop.p"]) == len(trial.user_attrs["steps"]) == 6
+    assert {len(spread) for spread in trial.user_attrs["spread"].values()} == {6}
     assert trial.user_attrs["params"].keys() == SPACE.keys()
 
 

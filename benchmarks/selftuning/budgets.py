@@ -20,6 +20,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from benchmarks import figures
+from benchmarks.kept import Keep
+from benchmarks.kept import afresh
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
 from benchmarks.selftuning.problem import RATE
@@ -55,13 +57,7 @@ class Path:
 
 Paths = Mapping[str, Path]
 Times = Sequence[int]
-Keep = Callable[[str, Callable[[], Path]], Path]
 Propose = Callable[[optuna.Study], tuple[optuna.Trial, Mapping[str, float]]]
-
-
-def afresh(name: str, search: Callable[[], Path]) -> Path:
-    """What nobody has kept."""
-    return search()
 
 
 def proposals(problem: Problem) -> dict[str, tuple[BaseSampler, Propose]]:

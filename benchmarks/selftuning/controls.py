@@ -1,9 +1,10 @@
 """Table 1: what of self-tuning is the schedule, what the last constant, what mere noise.
 
 A schedule is self-tuned from one start. Against it, in ordinary training: the best constant of a
-grid, chosen by validation loss; the last self-tuned values held, as they are, with Gaussian noise
-and with a sinusoid; and the schedule replayed. The paper redraws the noise at every step; here it
-is drawn for every epoch, with lines in between.
+grid, chosen by validation loss; the last self-tuned values held, as they are, with the spread that
+they had around them in the end, with Gaussian noise and with a sinusoid; and the schedule of
+values and spreads replayed. The paper redraws the noise at every step; here it is drawn for every
+epoch, with lines in between. The spread has a draw for every example, as in self-tuning.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks import figures
+from benchmarks.kept import Keep
+from benchmarks.kept import afresh
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning.dropout import EPOCHS
 from benchmarks.selftuning.problem import HIGHEST
@@ -26,6 +29,7 @@ AMPLITUDE, PERIOD = 0.1, 12  # of the sinusoid, in levels and epochs
 COLOURS = {
     "best constant": "#8a8f98",
     "last value": "#1f6fd6",
+    "last value and spread": "#7b4fd0",
     "last value, Gaussian": "#7cb4f5",
     "last value, sinusoid": "#0aa5b5",
     "schedule replayed": "#e08e0b",
@@ -35,21 +39,28 @@ COLOURS = {
 Runs = Mapping[str, Run]
 
 
-def controls(problem: Problem, tuned: Run, levels: Sequence[float] = GRID) -> Runs:
-    """All six on one problem; constants and noise have as many epochs as the self-tuned run."""
+def controls(
+    problem: Problem, tuned: Run, levels: Sequence[float] = GRID, keep: Keep = afresh
+) -> Runs:
+    """All of them on one problem, constants and noise for as many epochs as the self-tuned run."""
     epochs = len(tuned.epochs)
     last = np.tile(problem.levels(tuned.values[-1]), (epochs, 1))
     noise = np.random.default_rng(problem.seed).normal(0, GAUSSIAN, last.shape)
     wave = AMPLITUDE * np.sin(2 * np.pi * np.arange(epochs) / PERIOD)[:, None]
-    constants = [problem.follow(np.full_like(last, level)) for level in levels]
-    return {
-        "best constant": min(constants, key=lambda run: run.valid),
-        "last value": problem.follow(last),
-        "last value, Gaussian": problem.follow(last + noise),
-        "last value, sinusoid": problem.follow(last + wave),
-        "schedule replayed": problem.replay(tuned.tuned),
-        "self-tuned": tuned,
+
+    def best_constant() -> Run:
+        constants = [problem.follow(np.full_like(last, level)) for level in levels]
+        return min(constants, key=lambda run: run.valid)
+
+    others = {
+        "best constant": best_constant,
+        "last value": lambda: problem.follow(last),
+        "last value and spread": lambda: problem.follow(last, tuned.tuned.path[-1].spread),
+        "last value, Gaussian": lambda: problem.follow(last + noise),
+        "last value, sinusoid": lambda: problem.follow(last + wave),
+        "schedule replayed": lambda: problem.replay(tuned.tuned),
     }
+    return {**{name: keep(name, run) for name, run in others.items()}, "self-tuned": tuned}
 
 
 def table(seeds: int, epochs: int = EPOCHS) -> str:

@@ -74,7 +74,7 @@ def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int, path: Pa
 def tables(problem: Problem, folder: Folder) -> tuple[controls.Runs, budgets.Paths]:
     """Tables 1 and 2 of one seed."""
     run = folder.kept("self-tuned", lambda: problem.tune(problem.start, problem.epochs))
-    one = folder.kept("controls", lambda: controls.controls(problem, run, LEVELS))
+    one = controls.controls(problem, run, LEVELS, folder.kept)
     controls.heading()
     controls.tell(problem.seed, one)
     two = budgets.compare(problem, run, TIMES, folder.kept)

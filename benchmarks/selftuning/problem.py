@@ -131,14 +131,14 @@ class Problem:
         training, since = self.training(), time.perf_counter()
         return self.run(training.replay(tuned), since)
 
-    def follow(self, levels: np.ndarray) -> Run:
-        """The same along any other, ``(epochs, hyperparameters)``."""
-        return self.replay(self.as_tuned(self.values(levels.clip(0, HIGHEST))))
+    def follow(self, levels: np.ndarray, spread: Mapping[str, float] | None = None) -> Run:
+        """The same along any other, ``(epochs, hyperparameters)``, with a spread that stays."""
+        return self.replay(self.as_tuned(self.values(levels.clip(0, HIGHEST)), spread or {}))
 
     def hold(self, params: Mapping[str, float], epochs: int) -> Run:
         """Ordinary training at constant hyperparameters."""
         return self.replay(
-            self.as_tuned(np.tile([params[name] for name in self.space], (epochs, 1)))
+            self.as_tuned(np.tile([params[name] for name in self.space], (epochs, 1)), {})
         )
 
     def grouped(self, levels: Mapping[str, float]) -> dict[str, float]:
@@ -171,11 +171,12 @@ class Problem:
         low, high = (np.where(log, np.log(np.where(log, end, 1)), end) for end in (low, high))
         return low, high - low, log
 
-    def as_tuned(self, schedule: np.ndarray) -> Tuned:
+    def as_tuned(self, schedule: np.ndarray, spread: Mapping[str, float]) -> Tuned:
         """A schedule that nobody found, in natural units, as `replay` takes it."""
 
         def point(steps: int, row: Sequence[float]) -> Point:
-            return Point(steps, steps, dict(zip(self.space, row, strict=True)), math.nan)
+            params = dict(zip(self.space, row, strict=True))
+            return Point(steps, steps, params, math.nan, spread)
 
         rows = enumerate(schedule.tolist(), 1)
         path = [point(epoch * len(self.train), row) for epoch, row in rows]

@@ -137,10 +137,10 @@ class Bilevel:
         with torch.no_grad():
             self.z.copy_(z)
 
-    def reset_scale(self, scale: float) -> None:
-        """Sets σ, the same for all."""
+    def reset_scale(self, scale: float | Tensor) -> None:
+        """Sets σ, the same for all or ``(D,)``."""
         with torch.no_grad():
-            self.log_scale.fill_(math.log(scale))
+            self.log_scale.copy_(torch.as_tensor(scale).log())
 
     def at_floor(self) -> list[str]:
         """Names of hyperparameters of which a scale is as small as it may be."""
@@ -275,7 +275,7 @@ class Bilevel:
 def run(bilevel: Bilevel, plan: Plan, done: int = 0) -> Iterator[int]:
     """Carries out a plan from tick ``done`` on; yields the number of ticks done after each."""
     if done == 0 and isinstance(plan.density, Around):
-        bilevel.reset_scale(float(plan.density.scale))
+        bilevel.reset_scale(plan.density.scale)
     for number in range(done, plan.ticks):
         bilevel.resize(*plan.decay(number))
         train, valid = plan.tick(number)

@@ -120,10 +120,10 @@ def hyper_adam(parameters: Iterable[nn.Parameter], *, length: float = 0.03) -> O
     return torch.optim.Adam(parameters, lr=length / size**0.5)
 
 
-def hyper_adam_each(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """That of λ̂ if each coordinate acts on weights of its own: a step of 0.003 along every one.
+def hyper_adam_each(parameters: Iterable[nn.Parameter], *, length: float = 0.003) -> Optimizer:
+    """That of λ̂ if each coordinate acts on weights of its own: that step along every one.
 
-    In a thousand valid steps that still is a whole range. Longer ones over-fit the validation data
-    where there are thousands of coordinates.
+    In a thousand valid steps 0.003 still is a whole range. Longer ones over-fit the validation
+    data where there are thousands of coordinates.
     """
-    return torch.optim.Adam(parameters, lr=0.003)
+    return torch.optim.Adam(parameters, lr=length)

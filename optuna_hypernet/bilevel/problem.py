@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
+from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.runs import Record
@@ -97,26 +97,35 @@ class Problem:
 
         Args:
             model: Where it starts.
-            path: Train steps and coordinates ``(D,)``, in order; lines lead from one to the next.
+            path: Train steps, in order, and ``(2, D)`` coordinates of λ̂ over σ, with which λ is
+                drawn around it; lines lead from one to the next.
             planned: Train steps over which step sizes decay, if the path is shorter than those.
         """
         steps = [done for done, _ in path]
         planned = max(planned, steps[-1])
-        response, bilevel, plan = self._ordinarily(model, path[0][1], planned)
+        response, bilevel, plan = self._ordinarily(model, path[0][1][0], planned)
+        bilevel.reset_scale(path[0][1][1])
         record = Record()
-        for done in itertools.islice(run(bilevel, plan), steps[-1]):
-            bilevel.move(_between(path, done))
+        for done in range(1, steps[-1] + 1):
+            bilevel.resize(*plan.decay(done - 1))
+            bilevel.train_step(Around(bilevel.scale), plan.samples)
+            z, scale = _between(path, done)
+            bilevel.move(z)
+            bilevel.reset_scale(scale)
             if done in steps:
                 record.add(done, bilevel, response, counts=True)
-        z = record.kept_z
+        z, space = record.kept_z, self.coordinates
         return Tuned(
-            params=self.coordinates.decode(z),
+            params=space.decode(z),
             model=record.kept(response),
             predicted_loss=record.best,
             true_loss=record.best,
-            path=[Point(n, n, self.coordinates.decode(at), loss) for n, at, loss in record.path],
+            path=[
+                Point(n, n, space.decode(at), loss, space.by_name(scale))
+                for n, at, scale, loss in record.path
+            ],
             stopped=False,
-            at_bound=self.coordinates.at_bound(z),
+            at_bound=space.at_bound(z),
             planned=planned,
         )
 
@@ -130,7 +139,7 @@ class Problem:
 
 
 def _between(path: Sequence[tuple[int, Tensor]], done: int) -> Tensor:
-    """Coordinates ``(D,)`` of a path after that many train steps."""
+    """Coordinates over σ ``(2, D)`` of a path after that many train steps."""
     steps = [each for each, _ in path]
     after = bisect.bisect_right(steps, done)
     if after in (0, len(path)):

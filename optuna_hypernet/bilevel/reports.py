@@ -53,7 +53,7 @@ class Watch:
         Raises:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it.
         """
-        done, z, loss = record.path[-1]
+        done, z, _, loss = record.path[-1]
         steps = self.plan.steps(done)
         self.trial.report(loss, steps if self.batches is None else round(steps / self.batches))
         if self.trial.should_prune():
@@ -67,6 +67,9 @@ def store(trial: Trial, params: Params, path: Sequence[Point]) -> None:
     trial.set_user_attr("params", {name: _plain(value) for name, value in params.items()})
     schedule = {name: [_plain(point.params[name]) for point in path] for name in params}
     trial.set_user_attr("schedule", schedule)
+    if path[0].spread:
+        spread = {name: [_plain(point.spread[name]) for point in path] for name in params}
+        trial.set_user_attr("spread", spread)
     trial.set_user_attr("steps", [point.steps for point in path])
 
 

@@ -59,7 +59,7 @@ class Record:
 
     Attributes:
         done: Ticks of the plan carried out.
-        path: Ticks, coordinates ``(D,)`` and predicted validation losses, one per evaluation.
+        path: Ticks, coordinates and scale ``(D,)``, predicted validation loss; an evaluation each.
         lowest: The lowest predicted validation loss since the warm-up.
         waited: Evaluations since then.
         best: The predicted loss of what is kept: the last one about as low.
@@ -69,7 +69,7 @@ class Record:
     """
 
     done: int = 0
-    path: list[tuple[int, Tensor, float]] = field(default_factory=list)
+    path: list[tuple[int, Tensor, Tensor, float]] = field(default_factory=list)
     lowest: float = math.inf
     waited: int = 0
     best: float = math.inf
@@ -82,7 +82,7 @@ class Record:
         z = bilevel.z.detach().clone()
         loss = bilevel.evaluate(z)
         self.done = done
-        self.path.append((done, z, loss))
+        self.path.append((done, z, bilevel.scale, loss))
         self.waited += counts
         if counts and loss < self.lowest:
             self.lowest, self.waited = loss, 0
@@ -93,8 +93,14 @@ class Record:
     def points(self, plan: Plan, coordinates: Coordinates) -> list[Point]:
         """The path in natural units."""
         return [
-            Point(done, plan.steps(done), coordinates.decode(z), loss)
-            for done, z, loss in self.path
+            Point(
+                done,
+                plan.steps(done),
+                coordinates.decode(z),
+                loss,
+                {} if plan.entropy is None else coordinates.by_name(scale),
+            )
+            for done, z, scale, loss in self.path
         ]
 
     @property
@@ -106,7 +112,7 @@ class Record:
         """
         if self.best_z is None:
             raise FloatingPointError(
-                f"No evaluation gave a finite validation loss; the last was {self.path[-1][2]}. "
+                f"No evaluation gave a finite validation loss; the last was {self.path[-1][-1]}. "
                 "Look at the validation data and at what valid_loss does with them."
             )
         return self.best_z
@@ -139,7 +145,7 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
             if done not in options.evaluations:
                 continue
             record.add(done, bilevel, response, counts=done >= plan.warm_up)
-            bar.set_postfix(predicted=record.path[-1][2])
+            bar.set_postfix(predicted=record.path[-1][-1])
             record.stopped = record.waited >= options.patience
             if path is not None:
                 _save(path, plan, record, bilevel.state_dict())
@@ -165,6 +171,8 @@ def _load(path: Path, plan: Plan, device: torch.device) -> tuple[Record, dict[st
             f"is {plan}. Use the same arguments to resume it, or another file."
         )
     record = Record(**content["record"])
-    record.path = [(done, z.to(device), loss) for done, z, loss in record.path]
+    record.path = [
+        (done, z.to(device), scale.to(device), loss) for done, z, scale, loss in record.path
+    ]
     record.best_z = None if record.best_z is None else record.best_z.to(device)
     return record, content["state"]

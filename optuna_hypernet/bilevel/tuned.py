@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ class Point:
         steps: Train steps so far.
         params: λ̂ in natural units.
         predicted_loss: L_V(w_φ(λ̂)) over all validation data.
+        spread: By name, in standard deviations of the search space, how far from λ̂ train steps
+            drew λ, if that adapts; else nothing.
     """
 
     tick: int
     steps: int
     params: Mapping[str, Any]
     predicted_loss: float
+    spread: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
