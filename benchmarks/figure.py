@@ -20,6 +20,7 @@ FIGURES = {  # name -> module:function, imported when asked for, called with the
     "selftuning-theorems": "benchmarks.selftuning.theorems:theorems",
     "selftuning-schedules": "benchmarks.selftuning.schedules:schedules",
     "selftuning-delta": "benchmarks.selftuning.learning:table",
+    "selftuning-sweeps": "benchmarks.selftuning.sweeps:table",
     "selftuning-table1": "benchmarks.selftuning.controls:table",
     "selftuning-table2": "benchmarks.selftuning.budgets:table",
     "selftuning-cifar": "benchmarks.selftuning.experiments:images",

@@ -33,6 +33,7 @@ from benchmarks.selftuning import controls
 from benchmarks.selftuning import dropout
 from benchmarks.selftuning import learning
 from benchmarks.selftuning import schedules
+from benchmarks.selftuning import sweeps
 from benchmarks.selftuning import theorems
 from benchmarks.selftuning.problem import HIGHEST
 from benchmarks.selftuning.problem import Problem
@@ -274,6 +275,23 @@ def test_both_ways_to_learn_in_small() -> None:
         assert np.abs(one.values - two.values).max() > 0
         assert max(one.valid, two.valid) < 0.9 * np.log(10)  # of an even guess
     assert learning.plot(runs).startswith("<svg")
+
+
+def test_each_setting_of_the_sweeps_counts() -> None:
+    """Little entropy narrows the spread, much widens it; valid steps move λ̂ less if fewer."""
+    problem, epochs = small()
+    runs = sweeps.sweep(problem, epochs)
+    assert {name for name, _ in runs} == sweeps.SWEEPS.keys()
+    for name, (*_, low, high) in sweeps.SWEEPS.items():
+        assert runs[name, low].losses[-1] != runs[name, high].losses[-1]
+    widths = [
+        sum(runs["entropy", tau].tuned.path[-1].spread.values())
+        for tau in sweeps.SWEEPS["entropy"]
+    ]
+    assert widths[0] < widths[-1]
+    moved = [np.abs(runs["ratio", n].values - dropout.START).max() for n in (1, 8)]
+    assert moved[0] > moved[1]
+    assert sweeps.plot([runs]).startswith("<svg")
 
 
 def test_table_1_in_small() -> None:

@@ -9,6 +9,7 @@ Hyperparameters using Structured Best-Response Functions", in small, through Hyp
     schedules.py   schedules from five starts
     controls.py    table 1: the schedule, its last value, noise around it, the best constant
     learning.py    one loss for the gates, or two, as in Delta-STN
+    sweeps.py      scales, entropies and step ratios
     budgets.py     table 2: against grid, random search, TPE and GP in the same seconds
     experiments.py both tables and the schedules, on CIFAR-10 and on text
 
