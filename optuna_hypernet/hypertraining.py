@@ -145,8 +145,8 @@ class HyperTraining:
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
             structured response elementary and response weights get one each.
         hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
-            default Adam with steps of 0.03 standard deviations in all, 0.14 if structured, or
-            0.003 along each coordinate if ``"diagonal"``.
+            default Adam with steps of 0.03 standard deviations in all; along each coordinate
+            of 0.05 if structured, of 0.003 if ``"diagonal"``.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
         scheduler: Makes a ``torch.optim.lr_scheduler`` from an optimizer of φ. It is stepped

@@ -1054,6 +1054,23 @@ def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
     assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
 
 
+@pytest.mark.parametrize("names", [["decay"], ["drop.p", "decay", "noise"]])
+def test_a_step_of_a_hyperparameter_is_as_long_however_many_there_are(names: list[str]) -> None:
+    """Adam's first one is of the length that is set: 0.05 standard deviations."""
+    start = {name: 0.5 * (kind.low + kind.high) for name, kind in SPACE.items()}
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        zero = torch.zeros(len(batch[0]))
+        return net_loss(model, batch, {name: zero for name in SPACE} | dict(hp))
+
+    space = {name: SPACE[name] for name in names}
+    begun = {name: start[name] for name in names}
+    one = training(search_space=space, train_loss=loss, start=begun)
+    one.fit(3, warm_up=1, ratio=2, patience=9)
+    steps = one.coordinates.encode(one.params) - one.coordinates.encode(begun)
+    torch.testing.assert_close(steps.abs(), torch.full_like(steps, 0.05), rtol=0.01, atol=0)
+
+
 def test_every_example_of_a_replay_has_its_own_draw_from_the_spread_there_was() -> None:
     """Of the middle of a range: the spread of shares is that of the normal distribution."""
     seen: list[Tensor] = []
