@@ -258,7 +258,7 @@ def test_a_schedule_has_its_rates_at_the_end_of_every_epoch() -> None:
 def test_schedules_of_a_single_rate_meet_from_five_starts() -> None:
     split = data.digits(500, 500, 0)
     problem = dropout.problem(split, 0, hidden=30, tuned=[dropout.LAST])
-    runs = schedules.from_starts(problem, 20)
+    runs = schedules.from_starts(problem, 40)
     distances = schedules.apart(problem, runs)[:, 0]
     assert distances[0] == pytest.approx(max(schedules.STARTS) - min(schedules.STARTS), abs=0.05)
     assert distances[-1] < 0.1
