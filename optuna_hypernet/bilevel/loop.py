@@ -140,7 +140,7 @@ class Bilevel:
     def reset_scale(self, scale: float | Tensor) -> None:
         """Sets σ, the same for all or ``(D,)``."""
         with torch.no_grad():
-            self.log_scale.copy_(torch.as_tensor(scale).log())
+            self.log_scale.copy_(torch.as_tensor(scale, dtype=self.log_scale.dtype).log())
 
     def at_floor(self) -> list[str]:
         """Names of hyperparameters of which a scale is as small as it may be."""
