@@ -165,8 +165,14 @@ class Coordinates:
         parts = self._by_name(values.detach().to("cpu", torch.float64))
         return {name: part.numpy() if part.ndim else part.item() for name, part in parts.items()}
 
-    def flat(self, values: Params) -> Tensor:
-        """The inverse, ``(D,)``; 0 for names that are missing."""
+    def by_column(self, values: Params) -> Tensor:
+        """The inverse, ``(D,)``; 0 for names that are missing.
+
+        Raises:
+            ValueError: If a name is unknown, or a shape is wrong.
+        """
+        if unknown := sorted(set(values) - set(self.names)):
+            raise ValueError(f"{unknown} are not in the search space, which has {self.names}.")
         parts = [
             np.broadcast_to(np.asarray(values.get(name, 0.0), dtype=np.float64), shape)
             for name, shape in self.shapes.items()

@@ -456,7 +456,7 @@ class HyperTraining:
         """
         space = self.coordinates
         path = [
-            (point.steps, torch.stack([space.encode(point.params), space.flat(point.spread)]))
+            (point.steps, torch.stack([space.encode(point.params), space.by_column(point.spread)]))
             for point in tuned.path
         ]
         if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(path)):

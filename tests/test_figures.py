@@ -217,11 +217,12 @@ def test_jacobians_are_exact_where_the_loss_is_quadratic_and_biased_where_not() 
         2.0: (0.19, 0.60, 0.48, -0.12),
     }
     rows = {scale: theorems.bias(theorems.diabetes(0), scale) for scale in table}
-    for scale, (weights, *slopes) in table.items():
+    for scale, (weights, jacobian, *slopes) in table.items():
         row = rows[scale]
-        assert row.weights == pytest.approx(weights, rel=0.1)
-        got = [row.jacobian, row.hypergradient, row.centred]
+        assert (row.weights, row.jacobian) == pytest.approx((weights, jacobian), rel=0.1)
+        got = [row.hypergradient, row.centred]
         assert got == pytest.approx(slopes, rel=0.05, abs=5e-4)  # half of 0.1 %
+    assert rows[2.0].jacobian == pytest.approx(0.60, rel=0.02)
     assert max(row.quadratic for row in rows.values()) < 1e-10
     assert theorems.plot(theorems.diabetes(0), list(rows.values())).startswith("<svg")
 
