@@ -123,4 +123,4 @@ def curves(axes: Axes, runs: Runs) -> None:
     first = max(run.losses[0] for run in runs.values())
     span = min(lowest, first - lowest)
     axes.set(xlabel="epoch", ylabel="validation loss", ylim=(lowest - 0.1 * span, lowest + span))
-    axes.legend()
+    axes.legend(fontsize="small", frameon=True, framealpha=0.85, edgecolor="none")

@@ -65,7 +65,7 @@ def experiment(make: Make, tuned: Sequence[str], last: str, seeds: int, path: Pa
     controls.means(ones)
     budgets.means(twos, TIMES)
     alone = make(0, [last])
-    print(f"\n{alone.title}, from five starts: {', '.join(alone.names)}")
+    print(f"\n{', '.join(alone.names)} alone, from five starts")
     starts = Folder(path).kept("starts", lambda: schedules.from_starts(alone, alone.epochs))
     schedules.tell(alone, starts)
     return plot(first, ones, twos[0], starts)

@@ -34,7 +34,22 @@ class Constant(nn.Module):
         return self.offset.expand(len(z), -1)
 
 
-class Linear(nn.Module):
+class Centred(nn.Module):
+    """Base of those that are affine in z - c."""
+
+    offset: nn.Parameter
+    centre: Tensor
+
+    def recentre(self, z: Tensor) -> None:
+        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
+        if torch.equal(z, self.centre):  # most steps: only a valid one moves λ̂
+            return
+        with torch.no_grad():
+            self.offset.copy_(self(z[None])[0])
+            self.centre.copy_(z)
+
+
+class Linear(Centred):
     """δ(z) = b + J (z - c): the tangent plane of the best response, for a few hyperparameters.
 
     Memory: P (D + 1) numbers, and an optimizer's multiple of it. Time of a step: 2 k P D
@@ -47,20 +62,12 @@ class Linear(nn.Module):
         self.slope = nn.Parameter(_zeros(n_weights, n_coordinates))
         self.register_buffer("centre", _zeros(n_coordinates))
 
-    centre: Tensor
-
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
         return torch.addmm(self.offset, z - self.centre, self.slope.T)
 
-    def recentre(self, z: Tensor) -> None:
-        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
-        with torch.no_grad():
-            self.offset.copy_(self(z[None])[0])
-            self.centre.copy_(z)
 
-
-class Diagonal(nn.Module):
+class Diagonal(Centred):
     """δ_p(z) = b_p + d_p (z_o(p) - c_o(p)): each weight answers to one coordinate o(p), its own.
 
     For one penalty per weight, or per row, column or layer of weights. With curvatures H of the
@@ -85,21 +92,14 @@ class Diagonal(nn.Module):
         self.register_buffer("centre", _zeros(n_coordinates))
 
     owners: Tensor
-    centre: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
         apart = nn.functional.pad(z - self.centre, (0, 1))  # (k, D + 1), the last for no owner
         return torch.addcmul(self.offset, apart[:, self.owners], self.slope)
 
-    def recentre(self, z: Tensor) -> None:
-        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
-        with torch.no_grad():
-            self.offset.copy_(self(z[None])[0])
-            self.centre.copy_(z)
 
-
-class LowRank(nn.Module):
+class LowRank(Centred):
     """δ(z) = b + U V (z - c), with ``rank`` linear units between; for up to thousands of them.
 
     Memory: P (rank + 1) + rank D numbers, and an optimizer's multiple of it. Time of a step:
@@ -116,17 +116,9 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(_normal(rank, n_coordinates, seed) / n_coordinates**0.5)
         self.register_buffer("centre", _zeros(n_coordinates))
 
-    centre: Tensor
-
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
         return torch.addmm(self.offset, (z - self.centre) @ self.down.T, self.up.T)
-
-    def recentre(self, z: Tensor) -> None:
-        """Moves c to ``z (D,)`` and b along: the same map, better conditioned around there."""
-        with torch.no_grad():
-            self.offset.copy_(self(z[None])[0])
-            self.centre.copy_(z)
 
 
 class MLP(nn.Module):

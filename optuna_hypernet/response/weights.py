@@ -17,9 +17,7 @@ from torch.func import vmap
 
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
-from optuna_hypernet.response.hypernetworks import Diagonal
-from optuna_hypernet.response.hypernetworks import Linear
-from optuna_hypernet.response.hypernetworks import LowRank
+from optuna_hypernet.response.hypernetworks import Centred
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
@@ -133,7 +131,7 @@ class Weights:
 
     def recentre(self, z: Tensor) -> None:
         """Tells a hypernetwork that has a centre where λ is drawn around, ``(D,)``."""
-        if isinstance(self.hypernetwork, Diagonal | Linear | LowRank):
+        if isinstance(self.hypernetwork, Centred):
             self.hypernetwork.recentre(z)
 
     def train_losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
