@@ -25,6 +25,7 @@ needs_torch = [
     "test_hypertraining.py",
     "test_prediction.py",
     "test_responses.py",
+    "test_selftuning.py",
     "test_structured.py",
     "test_training_study.py",
 ]
