@@ -15,6 +15,7 @@ from benchmarks import pick
 from benchmarks import results
 from benchmarks import statistics
 from benchmarks import store
+from benchmarks import suites
 from benchmarks.results import Comparison
 
 
@@ -205,6 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: sqlite:///benchmarks.db)",
     )
     parser.add_argument("--suite", help="only this suite (default: all in the storage)")
+    parser.add_argument("--problems", help="only these, names or patterns (default: all)")
     parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
     parser.add_argument("--ours", default="hypernet", help="the sampler that p values are about")
     parser.add_argument("--out", type=Path, help="write the HTML page to this file")
@@ -224,7 +226,8 @@ def main(args: argparse.Namespace) -> int:
         pick("sampler", name, store.attribute(storages, "sampler"))
     comparisons = []
     for suite in chosen:
-        runs = results.read(storages, suite, names)
+        problems = suites.select(suite, args.problems) if args.problems else None
+        runs = results.read(storages, suite, names, problems)
         comparisons.append(results.compare(suite, runs))
         shown = [as_text(rows) for rows in tables(comparisons[-1], args.ours)]
         print("\n\n".join([heading(comparisons[-1]), *shown]), end="\n\n\n", flush=True)

@@ -81,8 +81,13 @@ class Comparison:
         return statistics.by_problem(statistics.log_floored(self.regret), self.problem_of)
 
 
-def read(storages: list[RDBStorage], suite: str, samplers: list[str] | None) -> list[Run]:
-    """All studies of `suite` and, if given, of `samplers`."""
+def read(
+    storages: list[RDBStorage],
+    suite: str,
+    samplers: list[str] | None = None,
+    problems: list[str] | None = None,
+) -> list[Run]:
+    """All studies of `suite` and, if given, of `samplers` and `problems`."""
     references = optima.load()
     chosen = [
         (storage, study.study_name, study.user_attrs)
@@ -90,6 +95,7 @@ def read(storages: list[RDBStorage], suite: str, samplers: list[str] | None) -> 
         for study in storage.get_all_studies()
         if study.user_attrs.get("suite") == suite
         and (samplers is None or study.user_attrs["sampler"] in samplers)
+        and (problems is None or study.user_attrs["problem"] in problems)
     ]
     runs = []
     for storage, name, about in tqdm(chosen, desc=suite, unit="study", leave=False):
@@ -110,6 +116,8 @@ def read(storages: list[RDBStorage], suite: str, samplers: list[str] | None) -> 
 
 def compare(suite: str, runs: list[Run]) -> Comparison:
     """Line up the runs, as long as the sampler that was run shortest."""
+    if not runs:
+        raise UsageError(f"no studies of {suite} are of these problems and samplers")
     names = sorted({run.sampler for run in runs}, key=[*PEERS, *(r.sampler for r in runs)].index)
     table = {(run.sampler, run.problem, run.seed): run for run in runs}
     length = min(max(len(r.regret) for r in runs if r.sampler == name) for name in names)

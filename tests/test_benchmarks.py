@@ -148,6 +148,22 @@ def test_report_prints_a_table_and_writes_a_page(
     assert ElementTree.parse(curves).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
+def test_report_of_some_problems_leaves_the_others_out(
+    killed_and_resumed: tuple[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["report", "--storage", killed_and_resumed[0], "--problems", "elastic-*,mixint-*"]
+    command += ["--ours", "tpe", "--out", str(tmp_path / "report.html")]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
+    assert command_line.main() == 0
+    assert capsys.readouterr().out.startswith("smoke: 2 problems, 2 pairs")
+    written = (tmp_path / "report.html").read_text()
+    assert "elastic-net-diabetes" in written
+    assert "nasbench201-cifar10" not in written
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
