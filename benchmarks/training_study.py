@@ -2,8 +2,9 @@
 
 A network with two hidden layers learns images; twelve regularisation hyperparameters are tuned.
 An objective call is one ordinary training from the start; its value is the validation loss. All
-studies have the same objective, seeds and one thread. `hypernet` is told the two losses
-(`HypernetSampler(training=...)`); `tpe` and `gp` are Optuna's, with their defaults.
+studies have the same objective, seeds and one thread. `told` is told the two losses
+(`HypernetSampler(training=...)`), `hypernet` is the same sampler without; `tpe` and `gp` are
+Optuna's, with their defaults.
 
 The cost is counted in gradient steps, one pass forward and one backward of one training batch:
 those of the trials, one for every λ of a train step of hyper-training, and for its predictions,
@@ -39,6 +40,7 @@ from optuna_hypernet import HyperTraining
 SETS = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
 BATCH, HIDDEN = 250, 64
 NOISY = 0.1  # share of training labels that are redrawn
+PEERS = ("hypernet", "tpe", "gp")
 SAMPLES = 2  # λ's per train step of hyper-training inside a study
 
 
@@ -210,7 +212,7 @@ class Run:
 def study(name: str, data: Data, trials: int, steps: int, seed: int) -> Run:
     """One study; seconds of hyper-training and of suggestions included."""
     start = time.perf_counter()
-    told = Told(data, seed) if name == "hypernet" else None
+    told = Told(data, seed) if name == "told" else None
     sampler = (
         HypernetSampler(seed=seed, training=told.training)
         if told
@@ -243,6 +245,16 @@ def describe(name: str, runs: dict[str, Run], target: dict[str, float]) -> None:
     print(line, flush=True)
 
 
+def means(name: str, seeds: list[dict[str, Run]]) -> None:
+    """Lowest validation losses, their test losses and all gradient steps, means over seeds."""
+    print(f"\n{name}, means over {len(seeds)} seeds")
+    for one in seeds[0]:
+        best = [(runs[one], int(np.argmin(runs[one].valid))) for runs in seeds]
+        rows = [(run.valid[at], run.test[at], run.steps[-1]) for run, at in best]
+        valid, test, steps = np.mean(rows, axis=0)
+        print(f"{one:10}{len(seeds[0][one].valid):7}{valid:11.4f}{test:10.4f}{steps:11.0f}")
+
+
 def draw(curves: dict[str, list[dict[str, Run]]], grid: np.ndarray) -> None:
     """Best validation loss so far against steps and seconds; a row per data set."""
     columns: list[tuple[str, Callable[[Run], np.ndarray]]] = [
@@ -268,8 +280,8 @@ def lines(axes: Axes, seeds: list[dict[str, Run]], x: Callable[[Run], np.ndarray
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=10, help="of hypernet")
-    parser.add_argument("--peer-trials", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=10, help="of the study that is told")
+    parser.add_argument("--peer-trials", type=int, default=50, help="of the others")
     parser.add_argument("--steps", type=int, default=800, help="gradient steps of a trial")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
     parser.add_argument("--valid", type=int, default=10_000, help="validation images")
@@ -281,7 +293,7 @@ def main(args: argparse.Namespace) -> int:
     """Print a table per data set and seed, and write the figure."""
     samplers.quiet()
     torch.set_num_threads(THREADS)
-    counts = {"hypernet": args.trials, "tpe": args.peer_trials, "gp": args.peer_trials}
+    counts = {"told": args.trials, **dict.fromkeys(PEERS, args.peer_trials)}
     curves: dict[str, list[dict[str, Run]]] = {}
     for name in args.sets:
         data = load(name, args.train, args.valid, args.pool)
@@ -297,6 +309,7 @@ def main(args: argparse.Namespace) -> int:
             for one in runs:
                 describe(one, runs, target)
             curves.setdefault(name, []).append(runs)
+        means(name, curves[name])
     print("\nsteps/x's: gradient steps until the lowest loss of x, relative to all that x took")
     size = (9.0, 3.2 * len(curves))
     args.out.write_text(figures.svg(partial(draw, curves), size, len(curves), 2), encoding="utf-8")
