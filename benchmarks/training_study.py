@@ -3,12 +3,14 @@
 A network with two hidden layers learns images; twelve regularisation hyperparameters are tuned.
 An objective call is one ordinary training from the start; its value is the validation loss. All
 studies have the same objective, seeds and one thread. `told` is told the two losses
-(`HypernetSampler(training=...)`), `hypernet` is the same sampler without; `tpe` and `gp` are
+(`HypernetSampler(training=...)`), `hypernet` is the same sampler without, and `fitted` is that
+one again, whose first trial is enqueued where `HyperTraining.fit` has ended; `tpe` and `gp` are
 Optuna's, with their defaults.
 
 The cost is counted in gradient steps, one pass forward and one backward of one training batch:
-those of the trials, one for every λ of a train step of hyper-training, and for its predictions,
-which are forward passes, a third of a step per as many examples. Seconds hold everything.
+those of the trials, one for every λ of a train step of hyper-training and for every valid step,
+and for predictions, which are forward passes, a third of a step per as many examples. Seconds
+hold everything.
 """
 
 import argparse
@@ -40,7 +42,9 @@ from optuna_hypernet import HyperTraining
 SETS = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
 BATCH, HIDDEN = 250, 64
 NOISY = 0.1  # share of training labels that are redrawn
+TOLD = ("told", "fitted")
 PEERS = ("hypernet", "tpe", "gp")
+FIT = {"steps": 1500, "scale": 0.3, "finish": 0}  # of `fitted`
 SAMPLES = 2  # λ's per train step of hyper-training inside a study
 
 
@@ -167,7 +171,7 @@ class Told:
 
     data: Data
     seed: int
-    predicted: int = 0  # validation examples that went forward
+    validated: float = 0.0  # validation examples, those that only went forward by a third
 
     def __post_init__(self) -> None:
         x, y = self.data.valid
@@ -182,12 +186,12 @@ class Told:
         )
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
-        self.predicted += len(batch[0])
+        self.validated += len(batch[0]) * (1 if torch.is_grad_enabled() else 1 / 3)
         return valid_loss(model, batch)
 
     @property
     def steps(self) -> float:
-        return SAMPLES * self.training.trained + self.predicted / BATCH / 3
+        return SAMPLES * self.training.trained + self.validated / BATCH
 
 
 @dataclass
@@ -209,15 +213,23 @@ class Run:
         return int(reached[0]) if len(reached) else None
 
 
+def prepared(name: str, told: Told | None, seed: int) -> optuna.Study:
+    """The study of that name, before its first trial."""
+    if told is None:
+        return optuna.create_study(sampler=samplers.factory(name)(seed))
+    if name == "told":
+        sampler = HypernetSampler(seed=seed, training=told.training)
+        return optuna.create_study(sampler=sampler)
+    fitted = optuna.create_study(sampler=HypernetSampler(seed=seed, n_startup_trials=1))
+    fitted.enqueue_trial(told.training.fit(**FIT).params)
+    return fitted
+
+
 def study(name: str, data: Data, trials: int, steps: int, seed: int) -> Run:
     """One study; seconds of hyper-training and of suggestions included."""
     start = time.perf_counter()
-    told = Told(data, seed) if name == "told" else None
-    sampler = (
-        HypernetSampler(seed=seed, training=told.training)
-        if told
-        else samplers.factory(name)(seed)
-    )
+    told = Told(data, seed) if name in TOLD else None
+    made = prepared(name, told, seed)
     rows: list[tuple[float, ...]] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -230,7 +242,7 @@ def study(name: str, data: Data, trials: int, steps: int, seed: int) -> Run:
         rows.append((valid, test, spent, time.perf_counter() - start))
         return valid
 
-    optuna.create_study(sampler=sampler).optimize(objective, n_trials=trials)
+    made.optimize(objective, n_trials=trials)
     return Run(*np.array(rows).T)
 
 
@@ -279,8 +291,9 @@ def lines(axes: Axes, seeds: list[dict[str, Run]], x: Callable[[Run], np.ndarray
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--studies", nargs="+", choices=TOLD + PEERS, default=TOLD + PEERS)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=10, help="of the study that is told")
+    parser.add_argument("--trials", type=int, default=10, help="of the studies that are told")
     parser.add_argument("--peer-trials", type=int, default=50, help="of the others")
     parser.add_argument("--steps", type=int, default=800, help="gradient steps of a trial")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
@@ -293,7 +306,8 @@ def main(args: argparse.Namespace) -> int:
     """Print a table per data set and seed, and write the figure."""
     samplers.quiet()
     torch.set_num_threads(THREADS)
-    counts = {"told": args.trials, **dict.fromkeys(PEERS, args.peer_trials)}
+    counts = dict.fromkeys(TOLD, args.trials) | dict.fromkeys(PEERS, args.peer_trials)
+    counts = {name: counts[name] for name in args.studies}
     curves: dict[str, list[dict[str, Run]]] = {}
     for name in args.sets:
         data = load(name, args.train, args.valid, args.pool)
@@ -305,7 +319,7 @@ def main(args: argparse.Namespace) -> int:
             )
             each = partial(study, data=data, steps=args.steps, seed=seed)
             runs = {one: each(one, trials=count) for one, count in counts.items()}
-            target = {one: runs[one].best[-1] for one in ("tpe", "gp")}
+            target = {one: runs[one].best[-1] for one in ("tpe", "gp") if one in runs}
             for one in runs:
                 describe(one, runs, target)
             curves.setdefault(name, []).append(runs)
