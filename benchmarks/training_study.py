@@ -1,11 +1,15 @@
 """`training-study`: trials that a hypernetwork of the model's own weights has seen coming.
 
 A network with two hidden layers learns images; twelve regularisation hyperparameters are tuned.
-An objective call is one ordinary training from the start; its value is the validation loss. All
-studies have the same objective, seeds and one thread. `told` is told the two losses
-(`HypernetSampler(training=...)`), `hypernet` is the same sampler without, and `fitted` is that
-one again, whose first trial is enqueued where `HyperTraining.fit` has ended; `tpe` and `gp` are
-Optuna's, with their defaults.
+An objective call is one ordinary training at fixed hyperparameters; its value is the validation
+loss. All studies have the same data, seeds, losses and one thread, and trainings from the start,
+but for the first:
+
+* `warm`: `HypernetSampler(training=...)`; its trials start from `training.best_response`, with
+  an eighth of the steps and a tenth of the step size, as one fine-tunes;
+* `told`: the same sampler, trainings from the start;
+* `hypernet`: the same sampler without a training;
+* `tpe` and `gp`: Optuna's, with their defaults.
 
 The cost is counted in gradient steps, one pass forward and one backward of one training batch:
 those of the trials, one for every λ of a train step of hyper-training and for every valid step,
@@ -35,6 +39,7 @@ from benchmarks import THREADS
 from benchmarks import figures
 from benchmarks import images
 from benchmarks import samplers
+from benchmarks.kept import Folder
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet import HyperTraining
 
@@ -42,10 +47,13 @@ from optuna_hypernet import HyperTraining
 SETS = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
 BATCH, HIDDEN = 250, 64
 NOISY = 0.1  # share of training labels that are redrawn
-TOLD = ("told", "fitted")
+RATE = 3e-3
+TOLD = ("warm", "told")
 PEERS = ("hypernet", "tpe", "gp")
-FIT = {"steps": 1500, "scale": 0.3, "finish": 0}  # of `fitted`
-SAMPLES = 2  # λ's per train step of hyper-training inside a study
+KEPT = Path(__file__).parents[1] / ".cache" / "benchmarks" / "training-study"
+SCALE = 0.2  # of λ around λ̂ in hyper-training, standard deviations of the search space
+SAMPLES = 2  # λ's per train step of hyper-training
+SHORTER, FINER = 8, 10  # a warm training than one from the start, in steps and their size
 
 
 def log(low: float, high: float) -> FloatDistribution:
@@ -147,12 +155,22 @@ def network(data: Data, seed: int) -> Network:
         return Network(data.pixels)
 
 
-def train(data: Data, params: dict[str, float], steps: int, seed: int) -> tuple[float, float]:
-    """One ordinary training from the start; validation and test loss."""
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=RATE)
+
+
+def train(
+    data: Data,
+    params: dict[str, float],
+    steps: int,
+    seed: int,
+    warm: nn.Module | None = None,
+) -> tuple[float, float]:
+    """One ordinary training from the start, or of a warm model; validation and test loss."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, done = Network(data.pixels), 0
-        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        model, rate = (Network(data.pixels), RATE) if warm is None else (warm, RATE / FINER)
+        optimizer, done = torch.optim.Adam(model.parameters(), lr=rate), 0
         while done < steps:
             for batch in data.train:
                 optimizer.zero_grad()
@@ -183,6 +201,7 @@ class Told:
             self.data.train,
             list(zip(x.split(BATCH), y.split(BATCH), strict=True)),
             seed=self.seed,
+            optimizer=adam,
         )
 
     def count(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -213,36 +232,30 @@ class Run:
         return int(reached[0]) if len(reached) else None
 
 
-def prepared(name: str, told: Told | None, seed: int) -> optuna.Study:
-    """The study of that name, before its first trial."""
-    if told is None:
-        return optuna.create_study(sampler=samplers.factory(name)(seed))
-    if name == "told":
-        sampler = HypernetSampler(seed=seed, training=told.training)
-        return optuna.create_study(sampler=sampler)
-    fitted = optuna.create_study(sampler=HypernetSampler(seed=seed, n_startup_trials=1))
-    fitted.enqueue_trial(told.training.fit(**FIT).params)
-    return fitted
-
-
-def study(name: str, data: Data, trials: int, steps: int, seed: int) -> Run:
+def study(name: str, data: Data, trials: int, fit: int, steps: int, seed: int) -> Run:
     """One study; seconds of hyper-training and of suggestions included."""
     start = time.perf_counter()
     told = Told(data, seed) if name in TOLD else None
-    made = prepared(name, told, seed)
+    if told:
+        told.training.fit(fit, scale=SCALE, finish=0)
+        sampler: optuna.samplers.BaseSampler = HypernetSampler(seed=seed, training=told.training)
+    else:
+        sampler = samplers.factory(name)(seed)
     rows: list[tuple[float, ...]] = []
+    each = steps // SHORTER if name == "warm" else steps
 
     def objective(trial: optuna.Trial) -> float:
         params = {
             name: trial.suggest_float(name, kind.low, kind.high, log=kind.log)
             for name, kind in SPACE.items()
         }
-        valid, test = train(data, params, steps, seed)
-        spent = steps * (len(rows) + 1) + (told.steps if told else 0)
+        warm = told.training.best_response(params) if told and name == "warm" else None
+        valid, test = train(data, params, each, seed, warm)
+        spent = each * (len(rows) + 1) + (told.steps if told else 0)
         rows.append((valid, test, spent, time.perf_counter() - start))
         return valid
 
-    made.optimize(objective, n_trials=trials)
+    optuna.create_study(sampler=sampler).optimize(objective, n_trials=trials)
     return Run(*np.array(rows).T)
 
 
@@ -295,30 +308,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--trials", type=int, default=10, help="of the studies that are told")
     parser.add_argument("--peer-trials", type=int, default=50, help="of the others")
-    parser.add_argument("--steps", type=int, default=800, help="gradient steps of a trial")
+    parser.add_argument("--steps", type=int, default=3200, help="gradient steps of a trial")
+    parser.add_argument("--fit", type=int, default=6000, help="train steps of hyper-training")
     parser.add_argument("--train", type=int, default=10_000, help="training images")
     parser.add_argument("--valid", type=int, default=10_000, help="validation images")
     parser.add_argument("--pool", type=int, default=2, help="pixels averaged, along each side")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where finished studies are")
     parser.add_argument("--out", type=Path, default=Path("training-study.svg"))
+
+
+def compared(args: argparse.Namespace, name: str, seed: int) -> dict[str, Run]:
+    """All studies of one data set and seed; those that were run before are not run again."""
+    data = load(name, args.train, args.valid, args.pool)
+    sizes = f"{name}-{args.train}-{args.valid}-{args.pool}-{args.steps}"
+    folder = Folder(args.kept / sizes / f"seed-{seed}")
+    runs = {}
+    for one in args.studies:
+        trials = args.trials if one in TOLD else args.peer_trials
+        compute = partial(study, one, data, trials, args.fit, args.steps, seed)
+        key = f"{one}-{trials}-{args.fit}" if one in TOLD else f"{one}-{trials}"
+        runs[one] = folder.kept(key, compute)
+    return runs
 
 
 def main(args: argparse.Namespace) -> int:
     """Print a table per data set and seed, and write the figure."""
     samplers.quiet()
     torch.set_num_threads(THREADS)
-    counts = dict.fromkeys(TOLD, args.trials) | dict.fromkeys(PEERS, args.peer_trials)
-    counts = {name: counts[name] for name in args.studies}
     curves: dict[str, list[dict[str, Run]]] = {}
     for name in args.sets:
-        data = load(name, args.train, args.valid, args.pool)
         for seed in range(args.seeds):
+            runs = compared(args, name, seed)
             print(f"\n{name}, seed {seed}, {args.steps} steps per trial")
             print(
                 "sampler    trials valid loss test loss      steps  seconds   steps/tpe's   "
                 "steps/gp's"
             )
-            each = partial(study, data=data, steps=args.steps, seed=seed)
-            runs = {one: each(one, trials=count) for one, count in counts.items()}
             target = {one: runs[one].best[-1] for one in ("tpe", "gp") if one in runs}
             for one in runs:
                 describe(one, runs, target)

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch import nn
 from tqdm import tqdm
 
-from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.optimizers import adam
@@ -379,21 +378,6 @@ class HyperTraining:
         plan = Plan(Everywhere(), samples, warm_up=steps, cycles=descent, ratio=0)
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
         return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
-
-    def advance(self, steps: int, *, samples: int = 2) -> None:
-        """The first half of :meth:`fit_globally`: φ learns on, λ̂ stays, no model is finished.
-
-        It is what a :class:`~optuna_hypernet.HypernetSampler` asks for between trials.
-
-        Raises:
-            ValueError: If a number is not positive.
-            FloatingPointError: If a loss is not finite.
-        """
-        self._check_whole("advance")
-        for name, value in (("steps", steps), ("samples", samples)):
-            check_count(name, value, 1)
-        for _ in run(self._bilevel, Plan(Everywhere(), samples, steps, cycles=0, ratio=0)):
-            pass
 
     def cross_validate(
         self, candidates: int | Sequence[Params] = 10, steps: int = 1000, progress: bool = False

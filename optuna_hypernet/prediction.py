@@ -7,8 +7,8 @@ first is weighed by evidence: a prediction that tells nothing about the trials l
 
 A suggestion asks for thousands of predictions, and for their gradients. Each one is a pass of the
 user's model over validation data, and may take as long as some train steps. So the prediction is
-taken at a few hundred configurations whenever the hypernetwork has learnt on, all over the search
-space and where it is lowest, and interpolated in between by the surrogate's own posterior.
+taken once, at a few hundred configurations around λ̂, which is where φ has learnt how the model
+responds, and interpolated in between by the surrogate's own posterior.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Protocol
 from typing import runtime_checkable
 
 import numpy as np
+from scipy.special import ndtr
+from scipy.special import ndtri
 from scipy.stats import qmc
 
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
-from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.surrogate.ensemble import spread
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
@@ -35,16 +36,12 @@ from optuna_hypernet.surrogate.posterior import Posterior
 from optuna_hypernet.threads import one_blas_thread
 
 
-_WARM_UP = 2000  # train steps before the first suggestion
-_STEPS = 100  # and per finished trial after that
+_SCALE = 0.2  # of λ around λ̂, where the sampler has to hyper-train itself
 _EXAMPLES = 500  # of the validation data
-_N_CLOUD = 256  # configurations all over the search space at which the prediction is taken
-_ROUNDS = 6  # of a search for the lowest prediction, each with
-_N_PARENTS = 8  # lowest ones so far,
-_N_COPIES = 256  # so many changed copies of each,
-_N_CHILDREN = 32  # and predictions at so many of them
+_N_CLOUD = 512  # configurations around λ̂ at which the prediction is taken, at
+_NEAR, _FAR = 0.2, 1.2  # and between so many standard deviations of p(λ)
+_N_FITTED = 256
 _EDGE = 0.02  # of a range, at either end, which λ hardly ever comes from
-_N_FITTED = 128
 _TILT = 0.7  # prior standard deviations of the response per unit of the prediction
 
 
@@ -57,66 +54,52 @@ class Training(Protocol):
         """Distributions by name."""
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """λ̂."""
+
+    @property
     def trained(self) -> int:
         """Number of train steps so far."""
 
-    def advance(self, steps: int) -> None:
-        """Makes so many train steps, with λ from all over the search space."""
+    def fit(self, *, scale: float, finish: int) -> Any:
+        """Learns φ around λ̂, which descends, and keeps both."""
 
     def predict(self, params: Mapping[str, Any], *, examples: int | None) -> float:
         """L_V(w_φ(λ)), over so many examples."""
 
 
-def advance(training: Training, finished: int) -> None:
-    """Trains until φ has seen the train steps that are due after ``finished`` trials.
-
-    How many are due depends on nothing but that number, and they come in the same pieces. So a
-    new training in a resumed study arrives at the φ that the old one had. Steps that ``training``
-    has made before count: one that was trained for longer waits until the study has caught up.
+def hypertrain(training: Training) -> None:
+    """Fits a training that is new; one that has learnt something stays what it is.
 
     Raises:
         FloatingPointError: If a loss is not finite.
     """
-    if training.trained < _WARM_UP:
-        training.advance(_WARM_UP - training.trained)
-    while training.trained < steps_due(finished):
-        training.advance(_STEPS)
-
-
-def steps_due(finished: int) -> int:
-    """Train steps that are due after so many finished trials."""
-    return _WARM_UP + _STEPS * checkpoint(finished)
+    if not training.trained:
+        training.fit(scale=_SCALE, finish=0)
 
 
 class Prediction:
-    """The predicted validation loss of one φ, as a smooth function of configurations.
+    """The predicted validation loss of one φ around its λ̂, as a smooth function of configurations.
 
-    It is half-logarithmic, see :func:`half_log`, and interpolated. It depends on φ alone.
+    It is half-logarithmic, see :func:`half_log`, and interpolated. It depends on φ and λ̂ alone.
 
     Args:
-        training: Holds φ; its search space must have plain distributions only.
+        training: Holds both; its search space must have plain distributions only.
 
     Attributes:
         space: The search space of ``training``.
-        lowest: ``(d,)`` the row with the lowest prediction that was found.
+        centre: ``(d,)`` the row of λ̂.
 
     Raises:
-        ArithmeticError: If no prediction is finite, or they cannot be interpolated.
+        ArithmeticError: If hardly a prediction is finite, or they cannot be interpolated.
         numpy.linalg.LinAlgError: The same.
     """
 
     def __init__(self, training: Training) -> None:
         self.space = SearchSpace(training.search_space)
-        rng = np.random.default_rng(0)
-        rows = self.space.snap(qmc.Sobol(self.space.d, scramble=True, seed=0).random(_N_CLOUD))
-        losses = everywhere = self._take(training, rows)
-        for _ in range(_ROUNDS):
-            self._interpolate(rows, half_log(losses, everywhere))
-            children = self._children(rows[np.argsort(losses, kind="stable")[:_N_PARENTS]], rng)
-            rows = np.concatenate([rows, children])
-            losses = np.concatenate([losses, self._take(training, children)])
-        self._interpolate(rows, half_log(losses, everywhere))
-        self.lowest: Array = rows[np.argmin(np.nan_to_num(losses, nan=np.inf))]
+        self.centre: Array = self._row(training.params)
+        rows = np.concatenate([self.centre[None], self._cloud()])
+        self._interpolate(rows, half_log(self._take(training, rows)))
 
     def value(self, rows: Array) -> Array:
         """The prediction ``(n,)`` at ``rows (n, d)``."""
@@ -130,26 +113,30 @@ class Prediction:
         by_embedding = pull(np.ones_like(mean), np.zeros_like(std))
         return self.space.pull(by_embedding, rows, np.ones(rows.shape, dtype=bool))
 
+    def _row(self, params: Mapping[str, Any]) -> Array:
+        kinds = self.space.distributions
+        internal = [kind.to_internal_repr(params[name]) for name, kind in kinds.items()]
+        return np.asarray(self.space.encode(np.array([internal]))[0][0])
+
+    def _cloud(self) -> Array:
+        """Rows ``(n, d)`` around λ̂, Gaussian in the coordinates in which p(λ) is standard normal.
+
+        How far they spread is log-uniform: near λ̂ little differs, and far away φ knows little.
+        """
+        draws = qmc.Sobol(self.space.d + 1, scramble=True, seed=0).random(_N_CLOUD)
+        spread = _NEAR * (_FAR / _NEAR) ** draws[:, :1]
+        centre = ndtri(np.clip(self.centre, _EDGE, 1 - _EDGE))
+        return self.space.snap(ndtr(centre + spread * ndtri(draws[:, 1:])))
+
     def _take(self, training: Training, rows: Array) -> Array:
         """Predicted losses ``(n,)``; that of an end is taken a little inside of the range.
 
-        In the coordinates that the response reads, where p(λ) is Gaussian, the ends lie four
-        standard deviations out, where it has never been.
+        In the coordinates that the response reads the ends lie four standard deviations out,
+        where it has never been.
         """
         inside = self.space.snap(np.clip(rows, _EDGE, 1 - _EDGE))
         params = [self.space.decode(row) for row in inside]
         return np.array([training.predict(one, examples=_EXAMPLES) for one in params])
-
-    def _children(self, parents: Array, rng: np.random.Generator) -> Array:
-        """Changed copies of ``parents``, those with the lowest interpolated predictions.
-
-        The lowest prediction often lies in a corner, where hardly a row of the cloud is near.
-        """
-        rows = np.repeat(parents, _N_COPIES, axis=0)
-        step = rng.normal(size=rows.shape) * 10.0 ** rng.uniform(-1.5, 0.0, size=(len(rows), 1))
-        step *= rng.random(rows.shape) < max(0.3, 1.5 / self.space.d)
-        rows = np.unique(self.space.snap(np.clip(rows + step, 0.0, 1.0)), axis=0)
-        return rows[np.argsort(self.value(rows), kind="stable")[:_N_CHILDREN]]
 
     def _interpolate(self, rows: Array, levels: Array) -> None:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""
@@ -201,9 +188,9 @@ class Informed:
         return by_rows + by_column * self.slope(rows, active)
 
     def settle(self, rows: Array) -> Array:
-        """``rows (n, d)`` moved to where the prediction is lowest, as far as it knows them."""
+        """``rows (n, d)`` moved to λ̂, as far as the prediction knows them."""
         rows = rows.copy()
-        rows[:, self._columns] = self._prediction.lowest
+        rows[:, self._columns] = self._prediction.centre
         return rows
 
     def level(self, rows: Array, active: Mask) -> Array:
@@ -220,21 +207,17 @@ class Informed:
         return np.asarray(active[:, self._columns].all(1))
 
 
-def half_log(losses: Array, everywhere: Array) -> Array:
+def half_log(losses: Array) -> Array:
     """Losses ``(n,)`` with the median at 0, and above it on a logarithmic scale.
 
     Bad losses lie decades apart, and how bad they are does not matter. The unit is what lies
     between the median and the best tenth. Losses that are not finite count as the worst.
 
-    Args:
-        losses: To be mapped.
-        everywhere: ``(m,)`` of configurations all over the search space.
-
     Raises:
-        FloatingPointError: If hardly any loss ``everywhere`` is finite.
+        FloatingPointError: If hardly any loss is finite.
     """
-    finite = everywhere[np.isfinite(everywhere)]
-    if 2 * len(finite) < len(everywhere):
+    finite = losses[np.isfinite(losses)]
+    if 2 * len(finite) < len(losses):
         raise FloatingPointError("most predicted validation losses are not finite")
     losses = np.where(np.isfinite(losses), losses, finite.max())
     tenth, median = np.quantile(finite, [0.1, 0.5])

@@ -23,8 +23,7 @@ from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import Training
-from optuna_hypernet.prediction import advance
-from optuna_hypernet.prediction import steps_due
+from optuna_hypernet.prediction import hypertrain
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.suggestion import Request
@@ -66,11 +65,12 @@ class HypernetSampler(BaseSampler):
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
     with it, the trials calibrate by how much (a score to be maximised falls), and what it does
-    not explain stays uncertain. The study's first trial is where the
-    prediction is lowest; until the surrogate takes over, the others are low ones that lie apart.
-    φ learns for 2,000 train steps before the first suggestion, and for 100 after each trial (less
-    often beyond twenty), as part of the next suggestion. A longer warm-up is a call of
-    ``training.advance`` or ``fit_globally`` beforehand.
+    not explain stays uncertain. The study's first trial is at the training's λ̂, and the
+    surrogate takes over from the second. A training that is new is fitted first, as part of the
+    first suggestion: λ̂ then has gone down already. One that you have fitted yourself, for longer
+    say, or with other settings, stays what it is. The prediction holds for the weights that
+    ``training.best_response(trial.params)`` returns, and for ordinary training that starts there;
+    it is a guide to trainings from the very beginning, no more.
 
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
@@ -83,7 +83,8 @@ class HypernetSampler(BaseSampler):
             Non-negative int, or None for fresh randomness. Like everywhere in Optuna, a study
             with ``n_jobs`` other than 1 is not repeatable.
         n_startup_trials:
-            Number of finished trials from which the hypernetwork takes over.
+            Number of finished trials from which the hypernetwork takes over; 1 with a
+            ``training``.
         independent_sampler:
             Sampler for whatever cannot be searched together with the rest: the first trial, and
             parameters that no trial had before. Defaults to
@@ -248,20 +249,20 @@ class HypernetSampler(BaseSampler):
                 return draw(request)
 
     def _predict(self, space: SearchSpace, trials: Trials) -> Prediction | None:
-        """Hyper-trains on if more steps are due, and predicts; None without a training."""
-        training, finished = self._training, len(trials.values)
+        """Of the training, which is fitted first if it is new; None without one."""
+        training = self._training
         if training is None:
             return None
         if not set(training.search_space) <= set(space.names):
             return None  # PartialFixedSampler keeps some parameters to itself
         _check_names(training.search_space, trials)
-        if finished and not training.trained:
+        if not training.trained:
             _logger.info(
-                f"HypernetSampler hyper-trains for {steps_due(finished)} steps from the start, "
-                f"because the study has {finished} finished trials, but its training is new."
+                "HypernetSampler hyper-trains before its first suggestion, because its training "
+                f"is new; the study has {len(trials.values)} finished trials."
             )
         try:
-            advance(training, finished)
+            hypertrain(training)
             if self._predicted is None or self._predicted[0] != training.trained:
                 self._predicted = training.trained, Prediction(training)
             return self._predicted[1]

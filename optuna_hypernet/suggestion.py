@@ -61,11 +61,12 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     domain = _domain(request, Conditions(space, rows[asked], active[asked]))
     usable = asked & ~np.isnan(trials.values)
     tried = np.concatenate([rows[asked], running])
-    if usable.sum() < max(request.n_startup_trials, 1):
-        return _start(request, domain, tried)
     inputs: Embedding = space
+    needed = max(request.n_startup_trials, 1)
     if request.prediction is not None:
-        inputs = Informed(space, request.prediction)
+        inputs, needed = Informed(space, request.prediction), 1
+    if usable.sum() < needed:
+        return _start(request, domain, tried)
     values, pruned = trials.values[usable], trials.pruned[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
@@ -75,11 +76,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         inputs.embed(running, running_active),
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
-    region = None
-    if request.prediction is None:  # which knows about far places, too
-        region = trust_region(rows[usable], domain.climbing)
     return propose(
-        ExpectedImprovement(inputs, belief, region),
+        ExpectedImprovement(inputs, belief, trust_region(rows[usable], domain.climbing)),
         domain,
         incumbents=rows[usable][best],
         tried=tried,
@@ -90,23 +88,15 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
 def _start(request: Request, domain: Domain, tried: Array) -> Array:
     """A row ``(d,)`` without the surrogate: the next one of a Sobol sequence.
 
-    With a prediction, the lowest one of the next few. They lie apart from each other, which shows
-    how far the prediction can be trusted. The study's first trial is where it is lowest of all.
+    With a prediction, the study's first trial is at λ̂.
     """
-    informed = None
-    if request.prediction is not None:
-        informed = Informed(request.space, request.prediction)
     sequence = qmc.Sobol(request.space.d, scramble=True, seed=request.seed)
     if request.number > 0:  # it cannot go forward by nothing
-        sequence.fast_forward(request.number * (_N_POINTS if informed else 1))
+        sequence.fast_forward(request.number)
     points = sequence.random(_N_POINTS)
-    if informed and request.number == 0:
-        points = informed.settle(points)
-    points = domain.untried(domain.project(points)[0], tried, _generator(request))
-    if informed:
-        levels = informed.level(points, domain.conditions.active(points))
-        points = points[np.argsort(levels, kind="stable")]
-    return np.asarray(points[0])
+    if request.prediction is not None and request.number == 0:
+        points = Informed(request.space, request.prediction).settle(points)
+    return np.asarray(domain.untried(domain.project(points)[0], tried, _generator(request))[0])
 
 
 def draw(request: Request) -> Array:

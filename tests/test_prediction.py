@@ -21,6 +21,9 @@ from optuna.trial import Trial
 from optuna.trial import TrialState
 from problems import assert_in_range
 from problems import params_of
+from scipy.special import ndtr
+from scipy.special import ndtri
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch import nn
 
@@ -30,9 +33,7 @@ from optuna_hypernet import Shaped
 from optuna_hypernet import squared_norm
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
-from optuna_hypernet.prediction import advance
 from optuna_hypernet.prediction import half_log
-from optuna_hypernet.prediction import steps_due
 from optuna_hypernet.space import SearchSpace
 
 
@@ -109,9 +110,9 @@ def quick(trial: Trial) -> float:
 
 @pytest.fixture(scope="module")
 def learnt() -> HyperTraining:
-    """Trained for as long as is due after 14 trials, which therefore train no more."""
+    """Fitted already, so that no study fits it again."""
     made = training()
-    made.advance(steps_due(14))
+    made.fit(scale=0.2, finish=0)
     return made
 
 
@@ -167,12 +168,10 @@ def test_scores_that_are_maximised_turn_the_slope(
 @pytest.mark.parametrize(
     "wrong", [{"valid_loss": against}, {"valid_data": [OTHER]}], ids=["opposite", "other data"]
 )
-def test_a_wrong_prediction_costs_little(
-    learnt: HyperTraining, plain: np.ndarray, wrong: dict[str, Any]
-) -> None:
+def test_a_wrong_prediction_costs_little(plain: np.ndarray, wrong: dict[str, Any]) -> None:
     """After 14 trials no more than a fifth of what random search leaves is lost, on average."""
     misled = training(**wrong)
-    misled.load_state_dict(learnt.state_dict())  # φ does not depend on validation data
+    misled.fit(scale=0.2, finish=0)
     told = np.array([bests(lambda: copy.deepcopy(misled), seed, 14) for seed in SEEDS])
     unit = np.median(random_losses(200)) - random_losses(2000).min()
 
@@ -194,14 +193,26 @@ def test_what_the_training_does_not_know_is_searched(learnt: HyperTraining) -> N
 # --- the bridge
 
 
+def around(prediction: Prediction, n: int, spread: float) -> np.ndarray:
+    """Rows ``(n, d)``, Gaussian about λ̂ in the coordinates of the response."""
+    draws = np.random.default_rng(1).normal(size=(n, D))
+    return np.asarray(ndtr(ndtri(prediction.centre) + spread * draws))
+
+
 def test_interpolation_is_close_to_the_prediction(
     learnt: HyperTraining, predicted: Prediction
 ) -> None:
-    rows = np.random.default_rng(1).random((100, D))
+    rows = around(predicted, 100, 0.5)
     exact = np.array([learnt.predict(predicted.space.decode(row)) for row in rows])
-    order = np.argsort(np.argsort(exact))
 
-    assert np.corrcoef(order, np.argsort(np.argsort(predicted.value(rows))))[0, 1] > 0.97
+    assert spearmanr(exact, predicted.value(rows)).statistic > 0.97
+
+
+def test_prediction_orders_exact_trainings_around_the_training(predicted: Prediction) -> None:
+    rows = around(predicted, 100, 0.5)
+    exact = [true_loss(predicted.space.decode(row)) for row in rows]
+
+    assert spearmanr(exact, predicted.value(rows)).statistic > 0.8
 
 
 def test_gradient_of_the_informed_embedding_equals_finite_differences(
@@ -227,7 +238,7 @@ def test_gradient_of_the_informed_embedding_equals_finite_differences(
 
 def test_half_log_keeps_order_and_tames_the_worst() -> None:
     losses = np.array([1.0, 2.0, 3.0, 4.0, 1e12, math.inf, math.nan])
-    levels = half_log(losses, losses)
+    levels = half_log(losses)
 
     assert (np.diff(levels[:5]) > 0).all()
     assert levels[2] == 0.0
@@ -239,12 +250,12 @@ def test_nothing_to_predict_is_an_error() -> None:
     losses = np.array([1.0, math.nan, math.nan])
 
     with pytest.raises(FloatingPointError, match="not finite"):
-        half_log(losses, losses)
+        half_log(losses)
 
 
-def test_steps_that_were_made_before_count(learnt: HyperTraining) -> None:
+def test_a_fitted_training_is_not_fitted_again(learnt: HyperTraining) -> None:
     before = learnt.trained
-    advance(learnt, 14)
+    study_of(HypernetSampler(seed=0, training=learnt), 2)
 
     assert learnt.trained == before
 
@@ -281,7 +292,7 @@ def test_a_resumed_study_trains_anew_and_says_so(
 
     said = [record for record in optuna_log.records if "hyper-trains" in record.message]
     assert [record.levelname for record in said] == ["INFO"]
-    assert str(steps_due(2)) in said[0].message
+    assert "2 finished trials" in said[0].message
     assert params_of(study) == params_of(whole)
 
 
@@ -297,13 +308,15 @@ def test_training_that_goes_astray_leaves_the_study_going(
     assert [r.levelname for r in optuna_log.records if "hyper-train" in r.message] == ["WARNING"]
 
 
-def test_trials_at_the_start_lie_apart(learnt: HyperTraining) -> None:
-    """Low predictions, each from a part of its own of the Sobol sequence."""
-    study = study_of(HypernetSampler(seed=0, training=copy.deepcopy(learnt)), 4)
-    rows = [[math.log10(value) for value in params.values()] for params in params_of(study)]
-    apart = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(rows) for b in rows[:i]]
+@pytest.mark.parametrize("n_startup_trials", [0, 4])
+def test_first_trial_is_where_the_fit_ended(learnt: HyperTraining, n_startup_trials: int) -> None:
+    sampler = HypernetSampler(
+        seed=0, n_startup_trials=n_startup_trials, training=copy.deepcopy(learnt)
+    )
+    first, second = params_of(study_of(sampler, 2))
 
-    assert min(apart) > 0.3
+    assert first == pytest.approx(learnt.params)
+    assert second != first
 
 
 def test_threads_share_one_training(learnt: HyperTraining) -> None:
@@ -358,15 +371,16 @@ def test_ranges_that_differ(learnt: HyperTraining) -> None:
         study_of(HypernetSampler(training=copy.deepcopy(learnt)), 2, wider)
 
 
-def test_a_structured_response_is_refused() -> None:
-    """It learns around λ̂ alone, and would predict nothing elsewhere."""
-
+def test_a_structured_response_predicts_around_where_it_ended() -> None:
     def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return squared(model, batch) + (sum(hp.values()) * squared_norm(model)).mean()
 
     made = training(response="structured", train_loss=loss)
-    with pytest.raises(ValueError, match="advance is not for a structured response"):
-        study_of(HypernetSampler(training=made), 1)
+    made.fit(400)
+    study = study_of(HypernetSampler(seed=0, training=copy.deepcopy(made)), 4)
+
+    assert params_of(study)[0] == pytest.approx(made.params)
+    assert_in_range(study.trials)
 
 
 def test_functions_that_cannot_be_pickled_are_named() -> None:

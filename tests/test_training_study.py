@@ -57,22 +57,24 @@ def test_command_counts_every_gradient_step_and_writes_its_figure(
 ) -> None:
     parser = argparse.ArgumentParser()
     training_study.add_arguments(parser)
-    trials = ["--sets", "mnist", "--trials", "1", "--peer-trials", "2", "--steps", "5"]
+    trials = ["--sets", "mnist", "--trials", "1", "--peer-trials", "2", "--steps", "8"]
+    trials += ["--fit", "30"]
     sizes = ["--train", "500", "--valid", "500", "--pool", "4"]
     out = tmp_path / "figure.svg"
-    arguments = parser.parse_args([*trials, *sizes, "--out", str(out)])
+    places = ["--kept", str(tmp_path / "kept"), "--out", str(out)]
+    arguments = parser.parse_args([*trials, *sizes, *places])
 
     assert training_study.main(arguments) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     names = training_study.TOLD + training_study.PEERS
     studies = [line for line in lines if line and line[0] in names]
     steps = {line[0]: int(line[4]) for line in studies}
-    # One trial, two λ for each of 2,000 steps, 448 predictions over 500, one when it was made.
-    told = 5 + 4000 + (256 + 6 * 32 + 1) * 500 / BATCH / 3
-    # The same, two λ for each of 1,500 steps, and a valid step after every second of two thirds.
-    fitted = 5 + 3000 + 500
-    assert steps.pop("told") == round(told)
-    assert fitted <= steps.pop("fitted") < fitted + 100, "with at most 51 evaluations of 500"
-    assert steps == {"hypernet": 10, "tpe": 10, "gp": 10}
+    # Two λ for each of 30 train steps, a valid step after every second of two thirds of them, 513
+    # predictions over 500 and one when it was made; and the one trial.
+    hyper = 60 + 10 + (513 + 1) * 500 / BATCH / 3
+    evaluated = 51 * 500 / BATCH / 3
+    assert hyper < steps.pop("warm") <= hyper + 1 + evaluated
+    assert hyper + 8 < steps.pop("told") <= hyper + 9 + evaluated
+    assert steps == {"hypernet": 16, "tpe": 16, "gp": 16}
     assert len(studies) == 10, "every one on its own, and as a mean"
     assert out.read_text(encoding="utf-8").startswith("<svg")
