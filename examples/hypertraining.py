@@ -35,10 +35,8 @@ def valid_loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
     return cross_entropy(model(batch[0]), batch[1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
-    steps = parser.parse_args().steps
+def digits() -> tuple[HyperTraining, tuple[torch.Tensor, torch.Tensor]]:
+    """The hyper-training of a new network, and test data."""
     torch.manual_seed(0)
     x, y = map(torch.tensor, load_digits(return_X_y=True))
     order = torch.randperm(len(x))
@@ -47,7 +45,14 @@ def main() -> None:
     train = data.DataLoader(data.TensorDataset(x[:200], y[:200]), batch_size=100, shuffle=True)
     valid, test = (x[200:900], y[200:900]), (x[900:], y[900:])
     model = torch.nn.Sequential(torch.nn.Linear(64, 50), torch.nn.Tanh(), torch.nn.Linear(50, 10))
-    training = HyperTraining(model, SPACE, train_loss, valid_loss, train, [valid], seed=0)
+    return HyperTraining(model, SPACE, train_loss, valid_loss, train, [valid], seed=0), test
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    steps = parser.parse_args().steps
+    training, test = digits()
     untuned = training.train({name: kind.low for name, kind in SPACE.items()}, steps)
     tuned = training.fit(steps, progress=True)
     for name, one in {"untuned": untuned, "tuned": tuned}.items():

@@ -45,9 +45,10 @@ torch, which is imported when the name is asked for::
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 
-``HypernetSampler(training=HyperTraining(...))`` is both at once. Before a suggestion φ learns on,
-all over the search space; the validation loss that it predicts is one more input of the surrogate,
-whose gates learn from the trials how far it can be trusted.
+``HypernetSampler(training=HyperTraining(...))`` is both at once. Before the first suggestion the
+training is fitted, if it has not been. The first trial is at its λ̂, and the validation loss that
+it predicts around there is one more input of the surrogate, whose gates learn from the trials how
+far it can be trusted.
 """
 
 import importlib as _importlib

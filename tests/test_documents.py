@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 EXAMPLES = {  # the arguments that make it short, and what it prints untuned and then tuned
     "quickstart.py": (["--trials", "8"], r"RMSE (\d+\.\d+)"),
     "hypertraining.py": (["--steps", "600"], r"test loss (\d+\.\d+)"),
+    "told_study.py": (["--trials", "3"], r"test loss (\d+\.\d+)"),
     "selftuning.py": (["--epochs", "60"], r"(?:0.0|tuned) .*test loss (\d+\.\d+)"),
 }
 
@@ -42,7 +43,7 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_tunes(name: str, tmp_path: Path) -> None:
-    if name in ("hypertraining.py", "selftuning.py"):
+    if name != "quickstart.py":
         pytest.importorskip("torch", reason="pip install optuna-hypernet[torch]")
     arguments, printed = EXAMPLES[name]
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
