@@ -36,7 +36,7 @@ from optuna_hypernet.surrogate.posterior import Posterior
 from optuna_hypernet.threads import one_blas_thread
 
 
-_SCALE = 0.2  # of λ around λ̂, where the sampler has to hyper-train itself
+SCALE = 0.2  # of a fit, standard deviations of p(λ); a smaller one teaches less of what is around
 _EXAMPLES = 500  # of the validation data
 _N_CLOUD = 512  # configurations around λ̂ at which the prediction is taken, at
 _NEAR, _FAR = 0.2, 1.2  # and between so many standard deviations of p(λ)
@@ -66,16 +66,6 @@ class Training(Protocol):
 
     def predict(self, params: Mapping[str, Any], *, examples: int | None) -> float:
         """L_V(w_φ(λ)), over so many examples."""
-
-
-def hypertrain(training: Training) -> None:
-    """Fits a training that is new; one that has learnt something stays what it is.
-
-    Raises:
-        FloatingPointError: If a loss is not finite.
-    """
-    if not training.trained:
-        training.fit(scale=_SCALE, finish=0)
 
 
 class Prediction:

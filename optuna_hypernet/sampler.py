@@ -21,9 +21,9 @@ from optuna.trial import TrialState
 
 from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
+from optuna_hypernet.prediction import SCALE
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import Training
-from optuna_hypernet.prediction import hypertrain
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.suggestion import Request
@@ -256,13 +256,13 @@ class HypernetSampler(BaseSampler):
         if not set(training.search_space) <= set(space.names):
             return None  # PartialFixedSampler keeps some parameters to itself
         _check_names(training.search_space, trials)
-        if not training.trained:
-            _logger.info(
-                "HypernetSampler hyper-trains before its first suggestion, because its training "
-                f"is new; the study has {len(trials.values)} finished trials."
-            )
         try:
-            hypertrain(training)
+            if not training.trained:
+                _logger.info(
+                    "HypernetSampler hyper-trains before its first suggestion, because its "
+                    f"training is new; the study has {len(trials.values)} finished trials."
+                )
+                training.fit(scale=SCALE, finish=0)
             if self._predicted is None or self._predicted[0] != training.trained:
                 self._predicted = training.trained, Prediction(training)
             return self._predicted[1]
