@@ -291,6 +291,8 @@ def draw(curves: dict[str, list[dict[str, Run]]], grid: np.ndarray) -> None:
             lines(axes, seeds, x)
             axes.set(xscale="log", yscale="log", xlabel=label)
             axes.set_title(title)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
         row[0].set_ylabel("best validation loss")
         row[0].legend()
 
