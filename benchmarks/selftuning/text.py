@@ -7,8 +7,9 @@ paper drops single weights of the recurrent matrices, here a sequence loses whol
 state that they multiply, which are the matrices' columns (Gal & Ghahramani 2016): a mask per
 weight and example would be a weight matrix per example.
 
-25 of the texts to learn from, about 58,000 words, 10 to validate, and 20 for the test. Sequences
-of 25 words begin with a state of zeros. As in the paper the decoder does not respond; unlike
+12 of the texts to learn from, about 28,000 words, 10 to validate, and 20 for the test: few, so that
+the network comes to over-fit within forty epochs, as the paper's does. Sequences of 25 words
+begin with a state of zeros. As in the paper the decoder does not respond; unlike
 there it is not tied to the embedding, which does. Losses are nats per word: e^loss is the
 perplexity.
 """
@@ -35,7 +36,7 @@ from benchmarks.selftuning.problem import among
 from benchmarks.selftuning.problem import best_device
 
 
-EPOCHS, BATCH, RATE_OF_ADAM, CLIP = 15, 20, 1e-2, 1.0
+EPOCHS, BATCH, RATE_OF_ADAM, CLIP = 40, 20, 1e-2, 1.0
 ENTROPY = 1e-3  # with 0.01 the spread goes to its ceiling, whose noise leaves little to learn
 RARE = 3  # a word that is seen less often has no row of its own
 
@@ -46,8 +47,8 @@ SPACE = {
     **dict.fromkeys(DROPOUT, RATE),
     **dict.fromkeys(PENALTIES, FloatDistribution(0.01, 10.0, log=True)),
 }
-# A third of every range. From the paper's 0.05 a run so short gives up α and β while it
-# under-fits, and ends higher.
+# A third of every range. From the paper's 0.05 most rates go to 0 while the network under-fits, and
+# a run so short ends higher.
 START = {**dict.fromkeys(DROPOUT, 0.3), **dict.fromkeys(PENALTIES, 0.1)}
 SEEN = 3  # first seeds of texts on which that start was chosen: the figure has later ones
 GROUPS = {"dropout": DROPOUT, "activations": PENALTIES}
@@ -175,7 +176,7 @@ def batches(tokens: Sequence[int], length: int, order: np.random.Generator) -> l
 
 def subset(seed: int, tuned: Sequence[str]) -> Problem:
     """Another split of the texts for every seed, none of which helped to choose the start."""
-    return problem(split(SEEN + seed, 25, 10, 20), seed, tuned)
+    return problem(split(SEEN + seed, 12, 10, 20), seed, tuned)
 
 
 def full(seed: int, tuned: Sequence[str]) -> Problem:
