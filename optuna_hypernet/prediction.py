@@ -41,6 +41,7 @@ _EXAMPLES = 500  # of the validation data
 _N_CLOUD = 512  # configurations around λ̂ at which the prediction is taken, at
 _NEAR, _FAR = 0.2, 1.2  # and between so many standard deviations of p(λ)
 _N_FITTED = 256
+_SAME = 1e-6  # of a range: what rounding leaves of a configuration that went through a trial
 _EDGE = 0.02  # of a range, at either end, which λ hardly ever comes from
 _TILT = 0.7  # prior standard deviations of the response per unit of the prediction
 
@@ -63,6 +64,12 @@ class Training(Protocol):
 
     def fit(self, *, scale: float, finish: int) -> Any:
         """Learns φ around λ̂, which descends, and keeps both."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """φ and λ̂, and all that is needed to go on; not a copy."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state."""
 
     def predict(self, params: Mapping[str, Any], *, examples: int | None) -> float:
         """L_V(w_φ(λ)), over so many examples."""
@@ -182,6 +189,12 @@ class Informed:
         rows = rows.copy()
         rows[:, self._columns] = self._prediction.centre
         return rows
+
+    def settled(self, rows: Array, active: Mask) -> Mask:
+        """Which of ``rows (n, d)`` are at λ̂ with what they have of its parameters: ``(n,)``."""
+        asked = active[:, self._columns]
+        apart = np.abs(rows[:, self._columns] - self._prediction.centre) > _SAME
+        return np.asarray(asked.any(1) & ~(asked & apart).any(1))
 
     def level(self, rows: Array, active: Mask) -> Array:
         """The prediction ``(n,)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import numbers
 import threading
 from collections.abc import Mapping
@@ -65,12 +66,12 @@ class HypernetSampler(BaseSampler):
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
     with it, the trials calibrate by how much (a score to be maximised falls), and what it does
-    not explain stays uncertain. The study's first trial is at the training's λ̂, and the
-    surrogate takes over from the second. A training that is new is fitted first, as part of the
-    first suggestion: λ̂ then has gone down already. One that you have fitted yourself, for longer
-    say, or with other settings, stays what it is. The prediction holds for the weights that
-    ``training.best_response(trial.params)`` returns, and for ordinary training that starts there;
-    it is a guide to trainings from the very beginning, no more.
+    not explain stays uncertain. Unless the study has been there, the first suggestion is the
+    training's λ̂, and the surrogate takes over from the next. A training that is new is fitted
+    before, as part of that suggestion: λ̂ then has gone down already. One that you have fitted
+    yourself, for longer say, or with other settings, stays what it is. The prediction holds for
+    the weights that ``training.best_response(trial.params)`` returns, and for ordinary training
+    that starts there; it is a guide to trainings from the very beginning, no more.
 
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
@@ -262,7 +263,7 @@ class HypernetSampler(BaseSampler):
                     "HypernetSampler hyper-trains before its first suggestion, because its "
                     f"training is new; the study has {len(trials.values)} finished trials."
                 )
-                training.fit(scale=SCALE, finish=0)
+                _fit(training)
             if self._predicted is None or self._predicted[0] != training.trained:
                 self._predicted = training.trained, Prediction(training)
             return self._predicted[1]
@@ -295,6 +296,16 @@ def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:
 
 def _fresh_seed() -> int:
     return int(np.random.default_rng().integers(2**63))
+
+
+def _fit(training: Training) -> None:
+    """Fits a new training; one whose fit is interrupted is new again."""
+    new = copy.deepcopy(training.state_dict())
+    try:
+        training.fit(scale=SCALE, finish=0)
+    except BaseException:  # KeyboardInterrupt, too: half of a fit must not pass for a whole one
+        training.load_state_dict(new)
+        raise
 
 
 def _check_training(training: Any) -> None:

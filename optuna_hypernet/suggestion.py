@@ -65,8 +65,10 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     needed = max(request.n_startup_trials, 1)
     if request.prediction is not None:
         inputs, needed = Informed(space, request.prediction), 1
+        if not inputs.settled(tried, np.concatenate([active[asked], running_active])).any():
+            return _start(request, domain, tried, inputs.settle(_sequence(request)))
     if usable.sum() < needed:
-        return _start(request, domain, tried)
+        return _start(request, domain, tried, _sequence(request))
     values, pruned = trials.values[usable], trials.pruned[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
@@ -85,18 +87,17 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     )
 
 
-def _start(request: Request, domain: Domain, tried: Array) -> Array:
-    """A row ``(d,)`` without the surrogate: the next one of a Sobol sequence.
+def _start(request: Request, domain: Domain, tried: Array, points: Array) -> Array:
+    """A row ``(d,)`` without the surrogate: the first of ``points (n, d)`` that was not tried."""
+    return np.asarray(domain.untried(domain.project(points)[0], tried, _generator(request))[0])
 
-    With a prediction, the study's first trial is at λ̂.
-    """
+
+def _sequence(request: Request) -> Array:
+    """The next points ``(n, d)`` of a scrambled Sobol sequence."""
     sequence = qmc.Sobol(request.space.d, scramble=True, seed=request.seed)
     if request.number > 0:  # it cannot go forward by nothing
         sequence.fast_forward(request.number)
-    points = sequence.random(_N_POINTS)
-    if request.prediction is not None and request.number == 0:
-        points = Informed(request.space, request.prediction).settle(points)
-    return np.asarray(domain.untried(domain.project(points)[0], tried, _generator(request))[0])
+    return np.asarray(sequence.random(_N_POINTS))
 
 
 def draw(request: Request) -> Array:

@@ -14,6 +14,8 @@ import optuna
 import pytest
 import torch
 from differences import finite_differences
+from interruptions import Interrupted
+from interruptions import interrupting
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.samplers import PartialFixedSampler
@@ -317,6 +319,52 @@ def test_first_trial_is_where_the_fit_ended(learnt: HyperTraining, n_startup_tri
 
     assert first == pytest.approx(learnt.params)
     assert second != first
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_study_that_has_trials_comes_to_the_reached_params_once(
+    learnt: HyperTraining, outside: bool
+) -> None:
+    """Enqueued defaults, or trials of another study: the sampler's own first trial is at λ̂."""
+    sampler = HypernetSampler(seed=0, training=copy.deepcopy(learnt))
+    study = optuna.create_study(sampler=sampler)
+    if outside:
+        study.add_trials(study_of(HypernetSampler(seed=1), 6).trials)
+    else:
+        study.enqueue_trial(dict.fromkeys(SPACE, 0.1))
+    before = 6 if outside else 1
+    study.optimize(quick, n_trials=12 - before)
+    there = [params == pytest.approx(learnt.params) for params in params_of(study)]
+
+    assert there.index(True) == before
+    assert sum(there) == 1
+
+
+def test_conditional_params_are_tried_at_the_reached_ones(learnt: HyperTraining) -> None:
+    def sometimes(trial: Trial) -> float:
+        return quick(trial) if trial.suggest_categorical("model", ["a", "b"]) == "a" else 30.0
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=2, training=copy.deepcopy(learnt)))
+    study.enqueue_trial({"model": "a", **dict.fromkeys(SPACE, 0.1)})
+    study.enqueue_trial({"model": "b"})
+    study.optimize(sometimes, n_trials=12)
+    asked = [params for params in params_of(study)[1:] if params["model"] == "a"]
+    learnt_params = [{name: params[name] for name in SPACE} for params in asked]
+
+    assert learnt_params[0] == pytest.approx(learnt.params)
+    assert sum(params == pytest.approx(learnt.params) for params in learnt_params) == 1
+
+
+def test_a_fit_that_was_interrupted_is_begun_again() -> None:
+    calm = study_of(HypernetSampler(seed=0, training=training()), 1)
+    made = training(train_loss=interrupting(decayed, at=100))
+    study = optuna.create_study(sampler=HypernetSampler(seed=0, training=made))
+    with pytest.raises(Interrupted):
+        study.optimize(quick, n_trials=1)
+    assert made.trained == 0
+    study.optimize(quick, n_trials=1)
+
+    assert params_of(study)[1:] == params_of(calm)
 
 
 def test_threads_share_one_training(learnt: HyperTraining) -> None:
