@@ -162,7 +162,7 @@ def test_figure_5_in_small() -> None:
     assert curve.chosen[0] == curve.valid.min()
     assert curve.reaches(curve.valid.min()) <= curve.seconds[-1]
     assert curve.reaches(0.0) == np.inf
-    assert many_decays.step_cost(problem, 20) > 1  # two passes are more than one
+    assert many_decays.step_costs(problem, 20)["diagonal, two λ"] > 1  # two passes to one
     assert many_decays.plot({"64-10": {"hypernetwork": curve}}).startswith("<svg")
 
 

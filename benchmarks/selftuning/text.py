@@ -7,11 +7,10 @@ paper drops single weights of the recurrent matrices, here a sequence loses whol
 state that they multiply, which are the matrices' columns (Gal & Ghahramani 2016): a mask per
 weight and example would be a weight matrix per example.
 
-12 of the texts to learn from, about 28,000 words, 10 to validate, and 20 for the test: few, so that
-the network comes to over-fit within forty epochs, as the paper's does. Sequences of 25 words
-begin with a state of zeros. As in the paper the decoder does not respond; unlike
-there it is not tied to the embedding, which does. Losses are nats per word: e^loss is the
-perplexity.
+12 of the texts to learn from, about 28,000 words, 10 to validate, and 20 for the test: few, so
+that the network comes to over-fit within forty epochs, as the paper's does. Sequences of 25 words
+begin with a state of zeros. As in the paper the decoder does not respond; unlike there it is not
+tied to the embedding, which does. Losses are nats per word: e^loss is the perplexity.
 """
 
 from collections import Counter
@@ -47,8 +46,8 @@ SPACE = {
     **dict.fromkeys(DROPOUT, RATE),
     **dict.fromkeys(PENALTIES, FloatDistribution(0.01, 10.0, log=True)),
 }
-# A third of every range. From the paper's 0.05 most rates go to 0 while the network under-fits, and
-# a run so short ends higher.
+# A third of every range. From the paper's 0.05 most rates go to 0 while the network under-fits,
+# and a run so short ends higher.
 START = {**dict.fromkeys(DROPOUT, 0.3), **dict.fromkeys(PENALTIES, 0.1)}
 SEEN = 3  # first seeds of texts on which that start was chosen: the figure has later ones
 GROUPS = {"dropout": DROPOUT, "activations": PENALTIES}
