@@ -46,8 +46,8 @@ torch, which is imported when the name is asked for::
     randomness     torch randomness from a seed and counters; global generators left alone
 
 ``HypernetSampler(training=HyperTraining(...))`` is both at once. Before the first suggestion the
-training is fitted, if it has not been. The first trial is at its λ̂, and the validation loss that
-it predicts around there is one more input of the surrogate, whose gates learn from the trials how
+training is fitted, if it has not been. That suggestion is its λ̂, and the validation loss that it
+predicts around there is one more input of the surrogate, whose gates learn from the trials how
 far it can be trusted.
 """
 

@@ -34,6 +34,7 @@ class Trials:
             first report. Infinities are kept.
         pruned: ``(n,)`` true where the value is the last report of a pruned trial.
         pending: ``(p, k)`` params of the running trials, as far as they are known.
+        unknown: Whether an earlier trial is running of which no parameter is known yet.
     """
 
     names: list[str]
@@ -41,6 +42,7 @@ class Trials:
     values: Array
     pruned: np.ndarray[tuple[int], np.dtype[np.bool_]]
     pending: Array
+    unknown: bool
 
     def columns(self, names: Sequence[str], table: Array) -> Array:
         """Columns ``names`` of ``finished`` or ``pending``; NaN for a name never seen."""
@@ -98,6 +100,7 @@ class History:
             values=self._values if minimise else -self._values,
             pruned=self._pruned,
             pending=pending[known],
+            unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
         )
 
     def _forget(self) -> None:

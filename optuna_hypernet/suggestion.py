@@ -65,7 +65,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     needed = max(request.n_startup_trials, 1)
     if request.prediction is not None:
         inputs, needed = Informed(space, request.prediction), 1
-        if not inputs.settled(tried, np.concatenate([active[asked], running_active])).any():
+        been = inputs.settled(tried, np.concatenate([active[asked], running_active])).any()
+        if not been and not trials.unknown:  # an unknown one may be there now
             return _start(request, domain, tried, inputs.settle(_sequence(request)))
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request))

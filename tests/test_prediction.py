@@ -340,6 +340,17 @@ def test_a_study_that_has_trials_comes_to_the_reached_params_once(
     assert sum(there) == 1
 
 
+def test_of_trials_that_start_together_one_is_at_the_reached_params(
+    learnt: HyperTraining,
+) -> None:
+    study = optuna.create_study(sampler=HypernetSampler(seed=0, training=copy.deepcopy(learnt)))
+    trials = [study.ask() for _ in range(3)]
+    for trial in trials:
+        objective(trial)
+
+    assert [trial.params == pytest.approx(learnt.params) for trial in trials] == [1, 0, 0]
+
+
 def test_conditional_params_are_tried_at_the_reached_ones(learnt: HyperTraining) -> None:
     def sometimes(trial: Trial) -> float:
         return quick(trial) if trial.suggest_categorical("model", ["a", "b"]) == "a" else 30.0
