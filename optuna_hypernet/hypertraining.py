@@ -37,7 +37,6 @@ from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.reports import Trial
 from optuna_hypernet.bilevel.reports import Watch
 from optuna_hypernet.bilevel.reports import store
-from optuna_hypernet.bilevel.runs import TIE
 from optuna_hypernet.bilevel.runs import Options
 from optuna_hypernet.bilevel.runs import carry_out
 from optuna_hypernet.bilevel.tuned import Point
@@ -526,7 +525,7 @@ class HyperTraining:
             )
         z, model = record.kept_z, record.kept(self._response)
         trained = self._problem.train(model, z, finish)
-        if trained.true_loss > (1 + TIE) * record.best:  # too short to settle at full step size
+        if trained.true_loss > record.best:  # too short to settle from full step sizes
             trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
         return replace(

@@ -511,6 +511,14 @@ def test_the_result_says_what_was_found() -> None:
     assert not tuned.at_bound
 
 
+@pytest.mark.parametrize("finish", [2, 4, 6])
+def test_steps_that_finish_the_model_leave_it_no_worse(finish: int) -> None:
+    """So few, at full size, end a little further from where training ends than they began."""
+    tuned = RIDGE.training().fit(1500, finish=finish)
+    assert tuned.true_loss <= tuned.predicted_loss
+    assert squared(tuned.model, RIDGE.valid).item() == pytest.approx(tuned.true_loss)
+
+
 def test_a_range_that_is_too_narrow_is_named() -> None:
     space = {"decay": FloatDistribution(5.0, 10.0)}
     tuned = Ridge().training(search_space=space).fit(1500)

@@ -27,7 +27,7 @@ from optuna_hypernet.coordinates import Coordinates
 
 # Losses this close count as equal, and of equals the last is kept: its response has learnt most,
 # while λ̂ that passes by with a loss a hair lower would be an accident.
-TIE = 0.005
+_TIE = 0.005
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Record:
         self.waited += counts
         if counts and loss < self.lowest:
             self.lowest, self.waited = loss, 0
-        if counts and loss <= self.lowest + TIE * abs(self.lowest):
+        if counts and loss <= self.lowest + _TIE * abs(self.lowest):
             self.best, self.best_z = loss, z
             self.best_model = response.export(z).state_dict()
 
