@@ -256,8 +256,9 @@ def plot(found: dict[str, dict[str, Curve]]) -> str:
             for name, one in curves.items():
                 axes.plot(one.seconds, one.valid, color=COLOURS[name], label=name)
                 axes.plot(one.seconds, one.test, color=COLOURS[name], linestyle="--")
-            low = min(one.valid.min() for one in curves.values())
-            axes.set(xlabel="seconds", title=title, ylim=(0.9 * low, 2 * low))
+            lowest = [(one.valid.min(), one.test.min()) for one in curves.values()]
+            limits = 0.95 * np.min(lowest), 1.3 * np.max(lowest)  # the end of every curve is seen
+            axes.set(xlabel="seconds", title=title, ylim=limits)
         grid[0, 0].set_ylabel("validation loss, test loss dashed")
         grid[0, 0].legend()
 
