@@ -515,7 +515,7 @@ def test_the_result_says_what_was_found() -> None:
 def test_steps_that_finish_the_model_leave_it_no_worse(finish: int) -> None:
     """So few, at full size, end a little further from where training ends than they began."""
     tuned = RIDGE.training().fit(1500, finish=finish)
-    assert tuned.true_loss <= tuned.predicted_loss
+    assert tuned.true_loss <= tuned.predicted_loss * (1 + 1e-12)  # the same one, or lower
     assert squared(tuned.model, RIDGE.valid).item() == pytest.approx(tuned.true_loss)
 
 
