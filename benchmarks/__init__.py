@@ -25,7 +25,8 @@ Map, from what is measured to what is shown:
     store.py            the storage: study names, attributes, safe appending
     runner.py           `run`: one study per (problem, sampler, seed), resumable
     dashboard.py        notes and regret plots for optuna-dashboard
-    results.py          studies -> regret and seconds as arrays
+    runs.py             studies -> incumbents and seconds as arrays, from a storage or an archive
+    results.py          runs -> regret of all samplers on the same problems and seeds
     statistics.py       geometric means, ranks, Wilcoxon-Holm, bootstrap
     figures.py          arrays -> SVG
     report.py           `report`: the printed table and the HTML page

@@ -11,11 +11,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import optuna
+import numpy as np
 from tqdm import tqdm
 
+from benchmarks import runs
 from benchmarks import samplers
-from benchmarks import store
 from benchmarks import suites
 from benchmarks.problem import Reference
 
@@ -41,17 +41,10 @@ def save(references: dict[str, Reference]) -> None:
 
 def best_found(url: str, suite: str) -> dict[str, float]:
     """Problem name -> best (lowest) value of all studies of `suite`."""
-    storage = store.connect(url, must_exist=True)
     best: dict[str, float] = {}
-    for frozen in storage.get_all_studies():
-        if frozen.user_attrs.get("suite") != suite:
-            continue
-        study = optuna.load_study(study_name=frozen.study_name, storage=storage)
-        values = [
-            trial.value for trial in study.get_trials(deepcopy=False) if trial.value is not None
-        ]
-        name = frozen.user_attrs["problem"]
-        best[name] = min([*values, best.get(name, float("inf"))])
+    for run in runs.source(url).runs(lambda label: label.suite == suite):
+        name = run.label.problem
+        best[name] = float(np.nanmin([*run.values, best.get(name, np.inf)]))
     return best
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from datetime import timezone
 from html import escape
@@ -13,10 +14,12 @@ from benchmarks import UsageError
 from benchmarks import figures
 from benchmarks import pick
 from benchmarks import results
+from benchmarks import runs
 from benchmarks import statistics
-from benchmarks import store
 from benchmarks import suites
 from benchmarks.results import Comparison
+from benchmarks.runs import Label
+from benchmarks.runs import Run
 
 
 CHECKPOINTS = (10, 20, 30, 40, 60, 100)
@@ -202,38 +205,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage",
         action="append",
-        help="may be repeated, a later one replaces studies of the same name "
-        "(default: sqlite:///benchmarks.db)",
+        help="or a file of --archive; may be repeated, a later one replaces studies of the same "
+        "name (default: sqlite:///benchmarks.db)",
     )
     parser.add_argument("--suite", help="only this suite (default: all in the storage)")
     parser.add_argument("--problems", help="only these, names or patterns (default: all)")
     parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
     parser.add_argument("--ours", default="hypernet", help="the sampler that p values are about")
     parser.add_argument("--out", type=Path, help="write the HTML page to this file")
+    parser.add_argument("--archive", type=Path, help="write all that was read to this .npz file")
     parser.add_argument("--plots", type=Path, help="write each suite's curves to this folder, SVG")
+
+
+def of(suite: str, names: list[str] | None, problems: list[str] | None) -> Callable[[Label], bool]:
+    """Whether a study is of that suite and, if given, of those samplers and problems."""
+    return lambda label: (
+        label.suite == suite
+        and (names is None or label.sampler in names)
+        and (problems is None or label.problem in problems)
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the tables of every suite and, if asked, write the page."""
     urls = args.storage or ["sqlite:///benchmarks.db"]
-    storages = [store.connect(url, must_exist=True) for url in urls]
-    there = store.attribute(storages, "suite")
+    sources = [runs.source(url) for url in urls]
+    there = [label for each in sources for label in each.labels]
     if not there:
         raise UsageError(f"no studies in {', '.join(urls)}; `python -m benchmarks run` makes them")
-    chosen = [pick("suite", args.suite, there)] if args.suite else there
+    found = list(dict.fromkeys(label.suite for label in there))
+    chosen = [pick("suite", args.suite, found)] if args.suite else found
     names = args.samplers.split(",") if args.samplers else None
     for name in names or []:
-        pick("sampler", name, store.attribute(storages, "sampler"))
+        pick("sampler", name, list(dict.fromkeys(label.sampler for label in there)))
+    every: list[Run] = []
     comparisons = []
     for suite in chosen:
         problems = suites.select(suite, args.problems) if args.problems else None
-        runs = results.read(storages, suite, names, problems)
-        comparisons.append(results.compare(suite, runs))
+        read = [run for each in sources for run in each.runs(of(suite, names, problems))]
+        every += read
+        comparisons.append(results.compare(suite, read))
         shown = [as_text(rows) for rows in tables(comparisons[-1], args.ours)]
         print("\n\n".join([heading(comparisons[-1]), *shown]), end="\n\n\n", flush=True)
     if args.out:
         args.out.write_text(page(comparisons, args.ours))
         print(f"page written to {args.out}", file=sys.stderr)
+    if args.archive:
+        runs.archive(list({run.label: run for run in every}.values()), args.archive)
+        print(f"studies written to {args.archive}", file=sys.stderr)
     if args.plots:
         args.plots.mkdir(parents=True, exist_ok=True)
         for comparison in comparisons:

@@ -23,6 +23,7 @@ from benchmarks import UsageError
 from benchmarks import dashboard
 from benchmarks import optima
 from benchmarks import results
+from benchmarks import runs
 from benchmarks import samplers
 from benchmarks import store
 from benchmarks import suites
@@ -80,12 +81,13 @@ def describe(study: optuna.Study, task: Task) -> None:
 def conclude(study: optuna.Study, task: Task, problem: Problem) -> None:
     """Attributes, note and plot of a complete stored study."""
     trials = study.get_trials(deepcopy=False)
-    spent = results.seconds(trials)
+    spent = runs.seconds(trials)
     if np.isfinite(spent).any():
         study.set_user_attr("seconds per suggestion", round(float(np.nanmedian(spent)), 6))
     reference = optima.load().get(task.problem)
     if reference is not None and dashboard.installed():
-        dashboard.annotate(study, problem, results.regret(trials, problem.direction, reference))
+        values = runs.incumbents(trials, problem.direction)
+        dashboard.annotate(study, problem, results.regret(values, reference))
     study.set_user_attr("trials", len(trials))
 
 

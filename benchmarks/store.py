@@ -55,13 +55,6 @@ def lengths(storage: RDBStorage) -> dict[str, int]:
     }
 
 
-def attribute(storages: list[RDBStorage], name: str) -> list[str]:
-    """Values of the user attribute `name` over all studies, in order of appearance."""
-    studies = [study for storage in storages for study in storage.get_all_studies()]
-    values = [study.user_attrs.get(name) for study in studies]
-    return [value for value in dict.fromkeys(values) if value is not None]
-
-
 class Journal:
     """Appends a study's finished trials to its stored twin; the only writer of that study."""
 

@@ -24,6 +24,7 @@ from benchmarks import __main__ as command_line
 from benchmarks import optima
 from benchmarks import results
 from benchmarks import runner
+from benchmarks import runs
 from benchmarks import samplers
 from benchmarks import statistics
 from benchmarks import suites
@@ -170,6 +171,33 @@ def test_report_of_some_problems_leaves_the_others_out(
     assert "nasbench201-cifar10" not in written
 
 
+def test_an_archive_tells_the_same_as_the_storage(
+    killed_and_resumed: tuple[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    archive = tmp_path / "studies.npz"
+
+    def report(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["benchmarks", "report", *arguments])
+        assert command_line.main() == 0
+        return capsys.readouterr().out
+
+    told = report("--storage", killed_and_resumed[0], "--archive", str(archive))
+    assert report("--storage", str(archive)) == told
+    assert report("--storage", str(archive), "--storage", killed_and_resumed[0]) == told
+    both = [
+        runs.source(url).runs(lambda label: True) for url in (str(archive), killed_and_resumed[0])
+    ]
+    assert len(both[0]) == STUDIES
+    for kept, run in zip(*both, strict=True):
+        assert kept.label == run.label
+        np.testing.assert_array_equal(kept.values, run.values)
+        np.testing.assert_array_equal(kept.failed, run.failed)
+        np.testing.assert_allclose(kept.seconds, run.seconds, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -179,6 +207,7 @@ def test_report_of_some_problems_leaves_the_others_out(
         ("run --suite smoke --storage x", "cannot open storage 'x'"),
         ("run --suite smoke --seeds 0", "argument --seeds: 0 is not a whole number from 1"),
         ("report --storage sqlite:///x.db", "no storage 'sqlite:///x.db'; in this folder: "),
+        ("report --storage x.npz", "no archive 'x.npz' ([Errno 2] No such file"),
         ("reprot", "invalid choice: 'reprot'"),
     ],
 )
@@ -215,7 +244,8 @@ def test_a_crashed_evaluation_is_a_failed_trial() -> None:
     (trial,) = study.trials
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["error"] == "OverflowError: training diverged"
-    assert results.regret([trial], problem.direction, table.reference()).tolist() == [1.0]
+    values = runs.incumbents([trial], problem.direction)
+    assert results.regret(values, table.reference()).tolist() == [1.0]
 
 
 def test_a_study_is_the_same_when_it_is_run_again(tmp_path: Path) -> None:
@@ -232,7 +262,8 @@ def test_a_lucky_draw_earns_nothing() -> None:
         optuna.trial.create_trial(value=value, user_attrs={"score": score})
         for value, score in [(0.5, 0.6), (0.1, 0.9), (0.2, 0.3)]
     ]
-    regret = results.regret(noisy, "minimize", Reference(optimum=0.0, median=1.0))
+    values = runs.incumbents(noisy, "minimize")
+    regret = results.regret(values, Reference(optimum=0.0, median=1.0))
     np.testing.assert_allclose(regret, [0.6, 0.9, 0.9])
 
 
