@@ -272,7 +272,7 @@ def describe(name: str, runs: dict[str, Run], target: dict[str, float]) -> None:
 
 def means(name: str, seeds: list[dict[str, Run]]) -> None:
     """Lowest validation losses, their test losses and all gradient steps, means over seeds."""
-    print(f"\n{name}, means over {len(seeds)} seeds")
+    print(f"\n{name}, means over seeds: {len(seeds)}")
     for one in seeds[0]:
         best = [(runs[one], int(np.argmin(runs[one].valid))) for runs in seeds]
         rows = [(run.valid[at], run.test[at], run.steps[-1]) for run, at in best]

@@ -304,8 +304,9 @@ class HyperTraining:
             patience: Ends the run after that many evaluations without progress. There are 50, or
                 one per epoch.
             finish: Steps of ordinary training at the reached λ̂ that the model gets in the end,
-                unless they leave it worse; by default a fifth of all. None of a structured
-                response, whose model is the result of the whole schedule, not of λ̂ alone.
+                unless they diverge or leave it worse; by default a fifth of all. None of a
+                structured response, whose model is the result of the whole schedule, not of λ̂
+                alone.
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
                 from there, bit by bit as if it had not been interrupted.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
@@ -523,16 +524,27 @@ class HyperTraining:
                 "of these hyperparameters.",
                 stacklevel=3,
             )
-        z, model = record.kept_z, record.kept(self._response)
-        trained = self._problem.train(model, z, finish)
-        if trained.true_loss > record.best:  # too short to settle from full step sizes
-            trained = self._problem.train(model, z, 0)
         path = record.points(plan, self.coordinates)
         return replace(
-            trained,
+            self._finished(record.kept(self._response), record.kept_z, finish, record.best),
             predicted_loss=record.best,
             path=path,
             stopped=record.stopped,
             flat=self._bilevel.at_ceiling() if adapts else (),
             planned=plan.train_steps,
         )
+
+    def _finished(self, model: nn.Module, z: Tensor, steps: int, best: float) -> Tuned:
+        """The model trained on at fixed coordinates, or as it is if that leaves it worse."""
+        try:
+            trained = self._problem.train(model, z, steps)
+        except FloatingPointError as error:
+            warnings.warn(
+                f"The {steps} steps of ordinary training at the end were dropped, and the model "
+                f"is as the run left it: {error}",
+                stacklevel=4,
+            )
+        else:
+            if trained.true_loss <= best:  # else too short to settle from full step sizes
+                return trained
+        return self._problem.train(model, z, 0)

@@ -519,6 +519,35 @@ def test_steps_that_finish_the_model_leave_it_no_worse(finish: int) -> None:
     assert squared(tuned.model, RIDGE.valid).item() == pytest.approx(tuned.true_loss)
 
 
+def test_a_finish_that_diverges_loses_nothing() -> None:
+    """The run is whole by then; its model stays as it is."""
+    bad, calls = -1, 0
+
+    def failing(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return ridge_loss(model, batch, hp) * (math.nan if calls == bad else 1.0)
+
+    whole = Ridge().training(train_loss=failing).fit(300, finish=0)
+    bad, calls = calls + 7, 0
+    with pytest.warns(UserWarning, match="50 steps of .* were dropped.*training loss is nan"):
+        tuned = Ridge().training(train_loss=failing).fit(300, finish=50)
+    assert same(tuned, whole)
+
+
+def test_a_finish_without_a_validation_loss_is_not_kept() -> None:
+    bad, calls = -1, 0
+
+    def failing(model: nn.Module, batch: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return squared(model, batch) * (math.nan if calls == bad else 1.0)
+
+    whole = Ridge().training(valid_loss=failing).fit(300, finish=0)
+    bad, calls = calls, 0
+    assert same(Ridge().training(valid_loss=failing).fit(300, finish=50), whole)
+
+
 def test_a_range_that_is_too_narrow_is_named() -> None:
     space = {"decay": FloatDistribution(5.0, 10.0)}
     tuned = Ridge().training(search_space=space).fit(1500)
