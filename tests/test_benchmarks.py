@@ -22,6 +22,7 @@ pytest.importorskip("sklearn", reason="pip install scikit-learn")
 from benchmarks import UsageError
 from benchmarks import __main__ as command_line
 from benchmarks import optima
+from benchmarks import report
 from benchmarks import results
 from benchmarks import runner
 from benchmarks import runs
@@ -195,6 +196,41 @@ def test_an_archive_tells_the_same_as_the_storage(
         assert kept.label == run.label
         for field in runs.FIELDS:
             np.testing.assert_array_equal(getattr(kept, field), getattr(run, field))
+
+
+def told_by_the_archive(suite: str) -> results.Comparison:
+    kept = runs.source(str(ROOT / "benchmarks" / "studies.npz"))
+    return results.compare(suite, kept.runs(lambda label: label.suite == suite))
+
+
+def test_readme_has_the_table_that_the_archive_tells() -> None:
+    """Digit for digit."""
+    comparison = told_by_the_archive("tables")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\w+)Sampler \| (.*) \|$", readme, re.MULTILINE)
+    told = {name.lower(): cells.split(" | ") for name, cells in rows}
+    times = {name: cells[-1] for name, *cells in report.summary_table(comparison)[1:]}
+    regrets = {
+        name: [cell.split()[0] for cell in cells]
+        for name, *cells in report.regret_table(comparison)[1:]
+    }
+    assert told == {name: [*cells, times[name]] for name, cells in regrets.items()}
+
+
+@pytest.mark.parametrize(
+    ("row", "suite", "pairs"),
+    [
+        ("tables", "tables", 140),
+        ("trainings", "trainings", 160),
+        ("noisy tables", "tables-noisy", 140),
+    ],
+)
+def test_readme_has_the_ratios_that_the_archive_tells(row: str, suite: str, pairs: int) -> None:
+    """Our regret over that of the better of TPE and GP, from 20 trials on."""
+    comparison = told_by_the_archive(suite)
+    assert len(comparison.problem_of) == pairs
+    ratios = " | ".join(report.ratio_row(comparison, "hypernet")[2:])
+    assert f"| {row} | {ratios} |" in (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
