@@ -40,7 +40,9 @@ def main() -> int:
         return int(args.main(args))
     except (UsageError, MissingError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; pip install '.[benchmarks,torch]'", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

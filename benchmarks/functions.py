@@ -1,4 +1,4 @@
-"""Test functions of the COCO platform: bbob (continuous), bbob-mixint (4 of 5 variables integer).
+"""Test functions of the COCO platform: bbob (continuous), bbob-mixint (four fifths integer).
 
 Source: coco-experiment (BSD-3). Each instance moves and rotates the function, so no optimum is in
 the centre.

@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     wanted = {name: suite for suite in chosen for name in suites.select(suite, "*")}
     for name, suite in tqdm(wanted.items(), unit="problem"):
         reference = suites.problem(suite, name).reference()
-        if suite == "trainings":
+        if name in suites.SUITES["trainings"]:  # in whichever suite it was chosen
             best = min(reference.optimum, known.get(name, reference).optimum)
             reference = Reference(best, reference.median)
         known[name] = reference

@@ -15,7 +15,7 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Reference:
-    """The two values that normalise a regret to 0 (perfect) and 1 (as good as a coin)."""
+    """The two values that normalise a regret to 0 (perfect) and 1 (as a random one)."""
 
     optimum: float  # exact, or the best value known
     median: float  # of random configurations

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from datetime import timezone
 from html import escape
@@ -19,12 +18,11 @@ from benchmarks import statistics
 from benchmarks import suites
 from benchmarks.results import Comparison
 from benchmarks.runs import Label
-from benchmarks.runs import Run
 
 
 CHECKPOINTS = (10, 20, 30, 40, 60, 100)
+OURS = "hypernet"
 REFERENCES = ("tpe", "gp")  # the samplers to be ahead of
-MOST_PANELS = 24
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#202124;max-width:1180px;margin:2.5em auto;
 padding:0 1.5em} h1{font-size:1.7em;margin-bottom:.1em}
@@ -97,17 +95,21 @@ def p_table(comparison: Comparison, ours: str) -> Rows:
 
 
 def summary_table(comparison: Comparison) -> Rows:
-    """Share of problems won at the end, failed evaluations, median suggestion time."""
+    """Share of problems won at the end, failed evaluations, suggestion time."""
     won = statistics.share_won(comparison.logs)[:, -1]
-    milliseconds = 1e3 * np.nanmedian(comparison.seconds, axis=(1, 2))
     failed = comparison.failed.sum(axis=(1, 2))
     total = comparison.failed[0].size
-    return [
-        [f"after {comparison.trials} trials", "problems won", "failed", "ms per suggestion"]
-    ] + [
-        [name, f"{won[s]:.0%}", f"{failed[s]} of {total}", number(milliseconds[s])]
+    head = ["problems won", "failed", "ms per suggestion: median (mean)"]
+    return [[f"after {comparison.trials} trials", *head]] + [
+        [name, f"{won[s]:.0%}", f"{failed[s]} of {total}", milliseconds(comparison.seconds[s])]
         for s, name in enumerate(comparison.samplers)
     ]
+
+
+def milliseconds(seconds: np.ndarray) -> str:
+    """Median and mean of suggestions: now and then one takes longer than the others."""
+    spent = 1e3 * seconds[np.isfinite(seconds)]
+    return f"{number(np.median(spent))} ({number(spent.mean())})" if len(spent) else "none"
 
 
 def problem_table(comparison: Comparison) -> Rows:
@@ -119,8 +121,8 @@ def problem_table(comparison: Comparison) -> Rows:
     ]
 
 
-def tables(comparison: Comparison, ours: str | None) -> list[Rows]:
-    """All tables that are printed."""
+def tables(comparison: Comparison, ours: str) -> list[Rows]:
+    """All tables over problems."""
     regrets, ranks = regret_table(comparison), rank_table(comparison)
     if ours not in comparison.samplers or len(comparison.samplers) == 1:
         return [regrets, ranks, summary_table(comparison)]
@@ -142,6 +144,19 @@ def heading(comparison: Comparison) -> str:
         f"{comparison.suite}: {len(comparison.problems)} problems, "
         f"{pairs} pairs of problem and seed{note}, {comparison.trials} trials"
     )
+
+
+def origin(comparison: Comparison) -> str:
+    """What the studies ran with, in one sentence."""
+    return ", ".join(
+        f"{package} {' and '.join(found)}" for package, found in comparison.versions.items()
+    )
+
+
+def printed(comparison: Comparison, ours: str) -> str:
+    """What the terminal shows of a suite."""
+    shown = [*tables(comparison, ours), problem_table(comparison)]
+    return "\n\n".join([heading(comparison), *map(as_text, shown), origin(comparison)])
 
 
 def as_text(rows: Rows) -> str:
@@ -167,24 +182,22 @@ def as_html(rows: Rows, bold_lowest: bool = False) -> str:
     return f"<table><tr>{head}</tr>{''.join(map(body, rows[1:]))}</table>"
 
 
-def section(comparison: Comparison, ours: str | None) -> str:
+def section(comparison: Comparison, ours: str) -> str:
     """One suite on the page."""
     regrets, *others = map(as_html, tables(comparison, ours))
-    panels = ""
-    if len(comparison.problems) <= MOST_PANELS:
-        panels = figures.small_multiples(comparison)
-    return f"""<h2>{escape(comparison.suite)}</h2><p>{escape(heading(comparison))}.</p>
+    about = f"{heading(comparison)}. {origin(comparison)}."
+    return f"""<h2>{escape(comparison.suite)}</h2><p>{escape(about)}</p>
 <div class="row"><div class="wide">{figures.regret_curves(comparison)}</div>
 <div class="narrow">{figures.ranks_and_wins(comparison)}</div></div>
 {regrets}<div class="row"><div>{"".join(others)}</div>
 <div class="narrow">{figures.suggestion_time(comparison)}</div></div>
 <h3>Regret against wall-clock: suggestions and evaluations</h3>{figures.wall_clock(comparison)}
-<h3>Every problem</h3>{panels}
+<h3>Every problem</h3>{figures.small_multiples(comparison)}
 <details><summary>Geometric-mean regret of every problem</summary>
 {as_html(problem_table(comparison), bold_lowest=True)}</details>"""
 
 
-def page(comparisons: list[Comparison], ours: str | None) -> str:
+def page(comparisons: list[Comparison], ours: str) -> str:
     """The whole page, without anything to load from elsewhere."""
     sections = "\n".join(section(comparison, ours) for comparison in comparisons)
     day = datetime.now(timezone.utc).strftime("%d %B %Y")
@@ -192,9 +205,10 @@ def page(comparisons: list[Comparison], ours: str | None) -> str:
 <title>Samplers compared</title><meta name="viewport" content="width=device-width">
 <link rel="icon" href="data:,"><style>{STYLE}</style><h1>Samplers compared</h1>
 <p>{day}. Normalised regret is (value of the incumbent − optimum) / (median of random
-configurations − optimum): 0 is perfect, 1 a coin. Geometric means count every regret as at least
-{statistics.FLOOR}; arithmetic means stand in brackets. Only pairs of problem and seed that every
-sampler has finished are compared. Every sampler with its own defaults, the same seeds, one thread.
+configurations − optimum): 0 is perfect, 1 the median of random configurations. Geometric means
+count every regret as at least {statistics.FLOOR}; arithmetic means stand in brackets. Only pairs
+of problem and seed that every sampler has finished are compared. Every sampler with its own
+defaults, the same seeds, one thread.
 </p>
 {sections}</html>
 """
@@ -211,19 +225,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", help="only this suite (default: all in the storage)")
     parser.add_argument("--problems", help="only these, names or patterns (default: all)")
     parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
-    parser.add_argument("--ours", default="hypernet", help="the sampler that p values are about")
+    parser.add_argument("--ours", help="the sampler that p values are about (default: hypernet)")
     parser.add_argument("--out", type=Path, help="write the HTML page to this file")
     parser.add_argument("--archive", type=Path, help="write all that was read to this .npz file")
     parser.add_argument("--plots", type=Path, help="write each suite's curves to this folder, SVG")
 
 
-def of(suite: str, names: list[str] | None, problems: list[str] | None) -> Callable[[Label], bool]:
-    """Whether a study is of that suite and, if given, of those samplers and problems."""
-    return lambda label: (
-        label.suite == suite
-        and (names is None or label.sampler in names)
-        and (problems is None or label.problem in problems)
-    )
+def chosen(labels: list[Label], args: argparse.Namespace) -> list[Label]:
+    """Those of the suite, the samplers and the problems that were asked for.
+
+    Raises:
+        UsageError: If there is none of a name.
+    """
+    for field, text in (
+        ("suite", args.suite),
+        ("sampler", args.samplers),
+        ("problem", args.problems),
+    ):
+        if text is None:
+            continue
+        there = list(dict.fromkeys(getattr(label, field) for label in labels))
+        names = suites.matching(field, text, there)
+        labels = [label for label in labels if getattr(label, field) in names]
+    return labels
 
 
 def main(args: argparse.Namespace) -> int:
@@ -233,30 +257,29 @@ def main(args: argparse.Namespace) -> int:
     there = [label for each in sources for label in each.labels]
     if not there:
         raise UsageError(f"no studies in {', '.join(urls)}; `python -m benchmarks run` makes them")
-    found = list(dict.fromkeys(label.suite for label in there))
-    chosen = [pick("suite", args.suite, found)] if args.suite else found
-    names = args.samplers.split(",") if args.samplers else None
-    for name in names or []:
-        pick("sampler", name, list(dict.fromkeys(label.sampler for label in there)))
-    every: list[Run] = []
+    wanted = chosen(there, args)
+    ours = args.ours or OURS
+    if args.ours:
+        pick("sampler", ours, list(dict.fromkeys(label.sampler for label in wanted)))
+    read = {run.label: run for each in sources for run in each.runs(set(wanted).__contains__)}
     comparisons = []
-    for suite in chosen:
-        problems = suites.select(suite, args.problems) if args.problems else None
-        read = [run for each in sources for run in each.runs(of(suite, names, problems))]
-        every += read
-        comparisons.append(results.compare(suite, read))
-        shown = [as_text(rows) for rows in tables(comparisons[-1], args.ours)]
-        print("\n\n".join([heading(comparisons[-1]), *shown]), end="\n\n\n", flush=True)
+    for suite in dict.fromkeys(label.suite for label in wanted):
+        of_suite = [run for run in read.values() if run.label.suite == suite]
+        comparisons.append(results.compare(suite, of_suite))
+        print(printed(comparisons[-1], ours), end="\n\n\n", flush=True)
     if args.out:
-        args.out.write_text(page(comparisons, args.ours))
-        print(f"page written to {args.out}", file=sys.stderr)
+        write(args.out, page(comparisons, ours))
     if args.archive:
-        runs.archive(list({run.label: run for run in every}.values()), args.archive)
+        runs.archive(list(read.values()), args.archive)
         print(f"studies written to {args.archive}", file=sys.stderr)
     if args.plots:
-        args.plots.mkdir(parents=True, exist_ok=True)
         for comparison in comparisons:
-            path = args.plots / f"{comparison.suite}.svg"
-            path.write_text(figures.regret_curves(comparison))
-            print(f"curves written to {path}", file=sys.stderr)
+            write(args.plots / f"{comparison.suite}.svg", figures.regret_curves(comparison))
     return 0
+
+
+def write(path: Path, text: str) -> None:
+    """A file, in a folder that need not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {path}", file=sys.stderr)

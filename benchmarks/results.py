@@ -1,5 +1,6 @@
 """Runs -> a comparison: the regret of every sampler on the same problems and seeds, as arrays."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,16 +23,21 @@ def regret(values: np.ndarray, reference: Reference) -> np.ndarray:  # (T,)
 
 @dataclass(frozen=True)
 class Comparison:
-    """The (problem, seed) pairs that every sampler has finished: S samplers, P pairs, T trials."""
+    """The (problem, seed) pairs that every sampler has finished: S samplers, P pairs, T trials.
+
+    Instances of a test function are one problem here, as its seeds are: what one teaches of a
+    sampler, the others only confirm.
+    """
 
     suite: str
     samplers: list[str]  # S
-    problems: list[str]  # Q
+    problems: list[str]  # Q, without their instances
     problem_of: np.ndarray  # (P,), index into `problems`
     regret: np.ndarray  # (S, P, T)
     seconds: np.ndarray  # (S, P, T)
     failed: np.ndarray  # (S, P, T)
     pairs_started: int  # by any sampler
+    versions: dict[str, list[str]]  # of Python and of packages that the studies ran with
 
     @property
     def trials(self) -> int:
@@ -63,9 +69,10 @@ def compare(suite: str, runs: list[Run]) -> Comparison:
             f"no (problem, seed) of {suite} is complete for all of {', '.join(names)}; "
             "name fewer with --samplers"
         )
-    problems = list(dict.fromkeys(problem for problem, _ in pairs))
+    of_pairs = [re.sub(r"-i\d+$", "", problem) for problem, _ in pairs]
+    problems = list(dict.fromkeys(of_pairs))
     references = optima.load()
-    if unknown := [problem for problem in problems if problem not in references]:
+    if unknown := [problem for problem, _ in pairs if problem not in references]:
         raise UsageError(f"no reference for {unknown[0]!r}; run `python -m benchmarks optima`")
 
     def stack(of: Callable[[Run], np.ndarray]) -> np.ndarray:  # (S, P, T)
@@ -75,9 +82,19 @@ def compare(suite: str, runs: list[Run]) -> Comparison:
         suite=suite,
         samplers=names,
         problems=problems,
-        problem_of=np.array([problems.index(problem) for problem, _ in pairs]),
+        problem_of=np.array([problems.index(problem) for problem in of_pairs]),
         regret=stack(lambda run: regret(run.values, references[run.label.problem])),
         seconds=stack(lambda run: run.seconds),
         failed=stack(lambda run: run.failed),
         pairs_started=len(started),
+        versions=versions(runs),
     )
+
+
+def versions(runs: list[Run]) -> dict[str, list[str]]:
+    """All that were there, by package."""
+    packages = dict.fromkeys(package for run in runs for package in run.versions)
+    return {
+        package: sorted({run.versions[package] for run in runs if package in run.versions})
+        for package in packages
+    }

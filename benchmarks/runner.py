@@ -10,11 +10,13 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from importlib import metadata
 from itertools import product
 
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 from tqdm import tqdm
 
@@ -91,8 +93,8 @@ def conclude(study: optuna.Study, task: Task, problem: Problem) -> None:
     study.set_user_attr("trials", len(trials))
 
 
-def run_study(task: Task) -> int:
-    """Bring one study to `task.trials` finished trials; returns that number.
+def run_study(task: Task) -> str:
+    """Bring one study to `task.trials` finished trials; returns what failed, if anything did.
 
     The samplers work on a study in memory, so that what is timed is the sampler and not the
     database. A sampler that resumes gets a seed of its own: with the first one it would repeat its
@@ -119,7 +121,15 @@ def run_study(task: Task) -> int:
             journal.append(study.get_trials(deepcopy=False))
             saved = time.monotonic()
     conclude(stored, task, problem)
-    return task.trials
+    return failures(study.get_trials(deepcopy=False))
+
+
+def failures(trials: list[FrozenTrial]) -> str:
+    """How many trials failed, and of what the first one did; nothing if none did."""
+    errors = [trial.user_attrs["error"] for trial in trials if trial.state == TrialState.FAIL]
+    return (
+        f"{len(errors)} of {len(trials)} trials failed, the first of {errors[0]}" if errors else ""
+    )
 
 
 def start_worker() -> None:
@@ -149,9 +159,13 @@ def run_all(tasks: list[Task], jobs: int) -> int:
             for future in as_completed(futures):
                 task = futures[future]
                 bar.set_postfix_str(task.study_name)
-                if error := future.exception():
+                if isinstance(error := future.exception(), BrokenProcessPool):
+                    raise UsageError(f"{error}; the same command goes on from here")
+                if error:
                     broken += 1
                     tqdm.write(f"{task.study_name}: {type(error).__name__}: {error}", sys.stderr)
+                elif failed := future.result():
+                    tqdm.write(f"{task.study_name}: {failed}", sys.stderr)
                 bar.update(task.trials)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -161,10 +175,9 @@ def run_all(tasks: list[Task], jobs: int) -> int:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return number
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,11 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run what is not complete yet, seed by seed: an early stop leaves a fair comparison."""
     problems = suites.select(args.suite, args.problems)
-    usable, skipped = samplers.available(args.samplers.split(","))
-    for name, reason in skipped.items():
-        print(f"skipped sampler {name}: {reason}", file=sys.stderr)
-    if not usable:
-        raise UsageError(f"no sampler of {args.samplers} can run here; see the reasons above")
+    usable = samplers.usable(args.samplers)
     if not dashboard.installed():
         print("skipped notes and plots: no optuna-dashboard or no plotly", file=sys.stderr)
     complete = store.lengths(store.connect(args.storage))

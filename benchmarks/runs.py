@@ -71,6 +71,7 @@ class Run:
     values: np.ndarray  # (T,) of the incumbents
     seconds: np.ndarray  # (T,)
     failed: np.ndarray  # (T,), True where the evaluation or the suggestion crashed
+    versions: dict[str, str]  # of Python and of packages, by name
 
 
 class Source(Protocol):
@@ -111,7 +112,8 @@ class Storage:
         trials = study.get_trials(deepcopy=False)
         direction: Direction = study.direction.name.lower()  # type: ignore[assignment]
         failed = np.array([trial.state == TrialState.FAIL for trial in trials], dtype=bool)
-        return Run(label, incumbents(trials, direction), seconds(trials), failed)
+        versions = study.user_attrs["versions"]
+        return Run(label, incumbents(trials, direction), seconds(trials), failed, versions)
 
 
 class Archive:
@@ -125,6 +127,7 @@ class Archive:
         try:
             with np.load(path) as stored:
                 self.labels = [Label(*fields) for fields in json.loads(str(stored["labels"]))]
+                versions = json.loads(str(stored["versions"]))
                 ends = np.cumsum(stored["lengths"])[:-1]
                 columns = [np.split(stored[field], ends) for field in FIELDS]
         except (OSError, KeyError, ValueError, BadZipFile) as error:
@@ -132,9 +135,7 @@ class Archive:
             raise UsageError(
                 f"no archive {str(path)!r} ({reason}); `report --archive` writes one"
             ) from error
-        self._runs = [
-            Run(label, *arrays) for label, *arrays in zip(self.labels, *columns, strict=True)
-        ]
+        self._runs = [Run(*fields) for fields in zip(self.labels, *columns, versions, strict=True)]
 
     def runs(self, wanted: Callable[[Label], bool]) -> list[Run]:
         """Those studies, read."""
@@ -146,7 +147,8 @@ def archive(runs: list[Run], path: Path) -> None:
     labels = json.dumps([run.label for run in runs])
     stacked = {field: np.concatenate([getattr(run, field) for run in runs]) for field in FIELDS}
     lengths = [len(run.values) for run in runs]
-    np.savez_compressed(path, labels=labels, lengths=lengths, **stacked)
+    versions = json.dumps([run.versions for run in runs])
+    np.savez_compressed(path, labels=labels, versions=versions, lengths=lengths, **stacked)
 
 
 def source(url: str) -> Source:

@@ -1,6 +1,7 @@
 """Samplers by name, each built from a seed alone, with its own defaults."""
 
 import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -75,6 +76,20 @@ def available(names: list[str]) -> tuple[list[str], dict[str, str]]:
         except Exception as error:  # whatever a third party raises: the peer cannot run
             skipped[name] = (str(error) or type(error).__name__).splitlines()[0]
     return usable, skipped
+
+
+def usable(names: str) -> list[str]:
+    """Those of comma-separated `names` that can be built here; the others are told of.
+
+    Raises:
+        UsageError: If there is none of a name, or none that can be built.
+    """
+    found, skipped = available(names.replace(" ", "").split(","))
+    for name, reason in skipped.items():
+        print(f"skipped sampler {name}: {reason}", file=sys.stderr)
+    if not found:
+        raise UsageError(f"no sampler of {names} can run here; see the reasons above")
+    return found
 
 
 def quiet() -> None:

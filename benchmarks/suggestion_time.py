@@ -137,14 +137,9 @@ def main() -> int:
     args = parser.parse_args()
     samplers.quiet()
     try:
-        usable, skipped = samplers.available(args.samplers.split(","))
+        usable = samplers.usable(args.samplers)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, reason in skipped.items():
-        print(f"skipped sampler {name}: {reason}", file=sys.stderr)
-    if not usable:
-        print(f"error: no sampler of {args.samplers} can run here", file=sys.stderr)
         return 2
     print(f"{THREADS} thread for every numerical library (OMP_NUM_THREADS and its like)")
     print_warm(usable, args.sizes, args.dimensions, args.repeats)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from benchmarks import UsageError
 from benchmarks import functions
 from benchmarks import pick
 from benchmarks import tables
@@ -35,11 +34,13 @@ def problem(suite: str, name: str) -> Problem:
 
 def select(suite: str, patterns: str) -> list[str]:
     """Names of the problems of `suite` that match the comma-separated names or shell patterns."""
-    names = list(SUITES[pick("suite", suite, list(SUITES))])
+    return matching("problem", patterns, list(SUITES[pick("suite", suite, list(SUITES))]))
+
+
+def matching(kind: str, patterns: str, existing: list[str]) -> list[str]:
+    """Those of `existing` that match comma-separated names or shell patterns; each must."""
     chosen: dict[str, None] = {}
-    for pattern in patterns.split(","):
-        matching = [name for name in names if fnmatchcase(name, pattern)]
-        if not matching:
-            raise UsageError(f"unknown problem {pattern!r}; {suite} has: {', '.join(names)}")
-        chosen.update(dict.fromkeys(matching))
+    for pattern in patterns.replace(" ", "").split(","):
+        found = [name for name in existing if fnmatchcase(name, pattern)]
+        chosen.update(dict.fromkeys(found or [pick(kind, pattern, existing)]))
     return list(chosen)

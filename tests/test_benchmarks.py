@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,6 +39,7 @@ from benchmarks.store import Task
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 ROOT = Path(__file__).parents[1]
+ARCHIVE = ROOT / "benchmarks" / "studies.npz"
 SAMPLERS, PROBLEMS, SEEDS, TRIALS = ("random", "tpe"), 3, 1, 40
 STUDIES = len(SAMPLERS) * PROBLEMS * SEEDS
 
@@ -194,13 +196,45 @@ def test_an_archive_tells_the_same_as_the_storage(
     assert len(both[0]) == STUDIES
     for kept, run in zip(*both, strict=True):
         assert kept.label == run.label
+        assert kept.versions == run.versions
         for field in runs.FIELDS:
             np.testing.assert_array_equal(getattr(kept, field), getattr(run, field))
 
 
-def told_by_the_archive(suite: str, archive: str = "studies.npz") -> results.Comparison:
-    kept = runs.source(str(ROOT / "benchmarks" / archive))
-    return results.compare(suite, kept.runs(lambda label: label.suite == suite))
+def told_by_the_archive(
+    suite: str, archive: str = ARCHIVE.name, problems: str = "*"
+) -> results.Comparison:
+    kept = runs.source(str(ARCHIVE.with_name(archive)))
+    wanted = suites.select(suite, problems)
+    read = kept.runs(lambda label: label.suite == suite and label.problem in wanted)
+    return results.compare(suite, read)
+
+
+def test_problems_are_chosen_in_all_suites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Suites that have none of them are left out."""
+    page = tmp_path / "new folder" / "report.html"
+    command = ["report", "--storage", str(ARCHIVE), "--problems", "hpolib-*", "--out", str(page)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
+    assert command_line.main() == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^\S+: \d problems", printed, re.MULTILINE) == [
+        "tables: 4 problems",
+        "tables-noisy: 4 problems",
+    ]
+    assert "hpolib-naval-propulsion" in page.read_text("utf-8")
+
+
+def test_instances_of_a_function_are_one_problem() -> None:
+    """Five of them are not five independent differences of a test, nor is a second seed."""
+    comparison = told_by_the_archive("functions", "functions.npz", "f08-5d-*,f15-5d-*")
+    assert comparison.problems == ["f08-5d", "f15-5d"]
+    assert np.bincount(comparison.problem_of).tolist() == [10, 10]
+    np.testing.assert_allclose(
+        comparison.logs[:, 1],
+        statistics.log_floored(comparison.regret[:, comparison.problem_of == 1]).mean(axis=1),
+    )
 
 
 def test_readme_has_the_table_that_the_archive_tells() -> None:
@@ -218,19 +252,26 @@ def test_readme_has_the_table_that_the_archive_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "suite", "archive", "pairs"),
+    ("row", "suite", "archive", "problems", "pairs"),
     [
-        ("tables", "tables", "studies.npz", 140),
-        ("trainings", "trainings", "studies.npz", 160),
-        ("noisy tables", "tables-noisy", "studies.npz", 140),
-        ("functions in 5-D", "functions", "functions.npz", 240),
+        ("tables", "tables", "studies.npz", "*", 140),
+        ("trainings", "trainings", "studies.npz", "*", 160),
+        ("noisy tables", "tables-noisy", "studies.npz", "*", 140),
+        ("functions in 5-D", "functions", "functions.npz", "*-5d-*", 240),
+        (
+            "the seventeen of them that nothing was tuned on",
+            "functions",
+            "functions.npz",
+            "f0[24579]-*,f1[1-46-9]-*,f2[1-4]-*",
+            170,
+        ),
     ],
 )
 def test_readme_has_the_ratios_that_the_archives_tell(
-    row: str, suite: str, archive: str, pairs: int
+    row: str, suite: str, archive: str, problems: str, pairs: int
 ) -> None:
     """Our regret over that of the better of TPE and GP, from 20 trials on."""
-    comparison = told_by_the_archive(suite, archive)
+    comparison = told_by_the_archive(suite, archive, problems)
     assert len(comparison.problem_of) == pairs
     ratios = " | ".join(report.ratio_row(comparison, "hypernet")[2:])
     assert f"| {row} | {ratios} |" in (ROOT / "README.md").read_text("utf-8")
@@ -241,9 +282,13 @@ def test_readme_has_the_ratios_that_the_archives_tell(
     [
         ("run --suite tabels", "unknown suite 'tabels'; there are: tables, tables-noisy"),
         ("run --suite smoke --samplers tep", "unknown sampler 'tep'; there are: hypernet, tpe"),
-        ("run --suite smoke --problems x", "unknown problem 'x'; smoke has: nasbench201-cifar10"),
+        ("run --suite smoke --problems x", "unknown problem 'x'; there are: nasbench201-cifar10"),
         ("run --suite smoke --storage x", "cannot open storage 'x'"),
         ("run --suite smoke --seeds 0", "argument --seeds: 0 is not a whole number from 1"),
+        ("run --suite smoke --trials x", "argument --trials: x is not a whole number from 1"),
+        (f"report --storage {ARCHIVE} --ours hypernt", "unknown sampler 'hypernt'; there are: "),
+        (f"report --storage {ARCHIVE} --suite tabels", "unknown suite 'tabels'; there are: "),
+        (f"report --storage {ARCHIVE} --problems x", "unknown problem 'x'; there are: "),
         ("report --storage sqlite:///x.db", "no storage 'sqlite:///x.db'; in this folder: "),
         ("report --storage x.npz", "no archive 'x.npz' ([Errno 2] No such file"),
         ("reprot", "invalid choice: 'reprot'"),
@@ -286,6 +331,25 @@ def test_a_crashed_evaluation_is_a_failed_trial() -> None:
     assert results.regret(values, table.reference()).tolist() == [1.0]
 
 
+def test_run_tells_what_failed() -> None:
+    trials = [
+        optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"error": "ValueError: one"}),
+        optuna.trial.create_trial(value=1.0),
+        optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"error": "ValueError: two"}),
+    ]
+    assert runner.failures(trials) == "2 of 3 trials failed, the first of ValueError: one"
+    assert not runner.failures(trials[1:2])
+
+
+def test_what_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.report", None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "report"])
+    assert command_line.main() == 2
+    assert "pip install '.[benchmarks,torch]'" in capsys.readouterr().err
+
+
 def test_a_study_is_the_same_when_it_is_run_again(tmp_path: Path) -> None:
     values = []
     for name in ("a", "b"):
@@ -313,6 +377,19 @@ def test_references_are_what_the_problems_say() -> None:
     for name, reference in known.items():
         better = reference.median - reference.optimum
         assert better < 0 if name.startswith(("hpobench", "nasbench")) else better > 0
+
+
+def test_a_best_known_value_is_never_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever suite the problem is chosen: smoke has one of the trainings."""
+    known = optima.load()
+    monkeypatch.setattr(optima, "FILE", tmp_path / "optima.json")
+    optima.save(known)
+    assert optima.main(Namespace(suite="smoke", storage=[])) == 0
+    again = optima.load()
+    assert again["elastic-net-diabetes"].optimum == known["elastic-net-diabetes"].optimum
+    assert again.keys() == known.keys()
 
 
 @pytest.mark.parametrize("suite", suites.SUITES)
