@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 help:
-	@echo "make quickstart    tune a scikit-learn model on real data, in under a minute"
+	@echo "make quickstart    tune a scikit-learn model on real data, in about a minute"
 	@echo "make test          run the tests"
 	@echo "make test-oldest   run the tests with the oldest supported Optuna, numpy and scipy"
 	@echo "make check         ruff, ruff format, mypy --strict"
@@ -22,8 +22,14 @@ help:
 	.venv-oldest/bin/python -m pip install -q -c constraints-oldest.txt -e ".[benchmarks,examples,test]"
 	touch $@
 
-quickstart: .venv/installed
-	.venv/bin/python examples/quickstart.py
+# Without torch, which is large and which it does not need.
+.venv-quickstart/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-quickstart
+	.venv-quickstart/bin/python -m pip install -q -c constraints.txt -e ".[examples]"
+	touch $@
+
+quickstart: .venv-quickstart/installed
+	.venv-quickstart/bin/python examples/quickstart.py
 
 test: .venv/installed
 	.venv/bin/python -m pytest
@@ -37,6 +43,6 @@ check: .venv/installed
 	.venv/bin/python -m mypy
 
 clean:
-	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-oldest .venv-quickstart .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 .PHONY: help quickstart test test-oldest check clean

@@ -51,7 +51,8 @@ class HypernetSampler(BaseSampler):
 
     A suggestion is found in five steps:
 
-    1. The first ``n_startup_trials`` trials are points of a scrambled Sobol sequence.
+    1. The first ``n_startup_trials`` trials are points of a scrambled Sobol sequence, but for the
+       very first, when Optuna does not know the search space yet.
     2. From then on the finished trials are encoded, their values warped, and a gated
        hypernetwork with a Gaussian output layer is fitted to them by evidence.
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
