@@ -134,6 +134,13 @@ class Coordinates:
         self._exact = _Axes(low, high, step, start, width, log > 0)
         self._axes = self._exact.to(dtype, device)
 
+    def described(self) -> str:
+        """All entries in one line."""
+        return ", ".join(
+            f"{name} {entry.shape or ''} {entry.distribution}"
+            for name, entry in self._shaped.items()
+        )
+
     def natural(self, z: Tensor) -> dict[str, Tensor]:
         """``hp`` of coordinates ``(..., D)``: tensors ``(..., *shape)`` by name."""
         return self._by_name(self._axes.natural(z))
@@ -207,7 +214,12 @@ class Coordinates:
         entry = self._shaped[name]
         if isinstance(value, Tensor):
             value = value.detach().cpu().numpy()
-        array = np.asarray(value, dtype=np.float64)
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Hyperparameter {name!r} got {value!r}, which is no number."
+            ) from error
         if array.shape != entry.shape:
             raise ValueError(
                 f"Hyperparameter {name!r} got a value of shape {array.shape}, but the search "
@@ -215,8 +227,10 @@ class Coordinates:
             )
         kind = entry.distribution
         assert isinstance(kind, FloatDistribution | IntDistribution)
-        slack = 1e-6 * max(abs(kind.low), abs(kind.high))  # of a float32, say
-        if not ((array >= kind.low - slack) & (array <= kind.high + slack)).all():
+        ends = np.array([kind.low, kind.high], dtype=np.float64)
+        # What single precision leaves of an end: of a logarithmic range, a part of that end.
+        low, high = ends + np.array([-1e-6, 1e-6]) * (ends if kind.log else np.abs(ends).max())
+        if not ((array >= low) & (array <= high)).all():
             raise ValueError(
                 f"Hyperparameter {name!r} got {value!r}, which is not inside [{kind.low}, "
                 f"{kind.high}]. Pass a value of that range, or widen it in the search space."

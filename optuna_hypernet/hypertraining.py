@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import os
 import pickle
 import warnings
@@ -56,7 +57,9 @@ from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import device_of
 
 
-_PROBE = 1.5  # standard deviations on either side, for the first look at the training loss
+# Standard deviations from the middle, for the first look at the training loss. On either side, but
+# not as far: a loss may depend on the size of a hyperparameter alone.
+_PROBES = -1.5, 1.0
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
 
 
@@ -224,7 +227,7 @@ class HyperTraining:
     def _look(self, middle: Tensor) -> None:
         """Takes both losses once: mistakes in them are named now, not after a while."""
         batch = next(self._problem.train_batches().all())
-        ends = [middle + apart for apart in (-_PROBE, _PROBE)]
+        ends = [middle + apart for apart in _PROBES]
         if self._response.per_example:
             ends = [z.expand(n_rows(batch), -1) for z in ends]
         hps = [self.coordinates.natural(z) for z in ends]
@@ -261,6 +264,8 @@ class HyperTraining:
 
     def best_response(self, params: Params) -> nn.Module:
         """A plain model of the user's class with the weights w_φ(λ); a copy, on the device.
+
+        It is in training mode, like the model given: call ``eval()`` to use it.
 
         Raises:
             ValueError: If ``params`` are not of the search space.
@@ -308,7 +313,7 @@ class HyperTraining:
                 structured response, whose model is the result of the whole schedule, not of λ̂
                 alone.
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
-                from there, bit by bit as if it had not been interrupted.
+                from there, bit by bit as if it had not been interrupted if there is a ``seed``.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
                 a train step, and it may prune the run. It keeps params and schedule as user
                 attributes; of a whole run optuna-dashboard, if installed, gets a plot, too.
@@ -401,7 +406,7 @@ class HyperTraining:
             raise ValueError("There are no candidates. Pass some params, or a positive number.")
         shown = tqdm(candidates, disable=not progress)
         tried = [self.train(params, steps) for params in shown]
-        best = min(tried, key=lambda one: one.true_loss)
+        best = min(tried, key=lambda one: (math.isnan(one.true_loss), one.true_loss))
         path = [Point(i, steps, one.params, one.true_loss) for i, one in enumerate(tried)]
         return replace(best, path=path)
 

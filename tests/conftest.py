@@ -21,6 +21,7 @@ from hypothesis import settings
 
 # Door 1 needs no torch, and is tested without it, too; these files are about the other doors.
 needs_torch = [
+    "test_batches.py",
     "test_figures.py",
     "test_hypertraining.py",
     "test_prediction.py",

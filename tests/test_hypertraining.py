@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data import TensorDataset
+from torch.utils.data import WeightedRandomSampler
 
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.plans import Around
@@ -34,6 +36,7 @@ from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import hypernetwork
+from optuna_hypernet.response.layers import squared_norm
 from optuna_hypernet.response.weights import Weights
 
 
@@ -224,6 +227,18 @@ def test_cross_validation_takes_the_best_candidate() -> None:
     assert tuned.true_loss == min(point.predicted_loss for point in tuned.path)
     drawn = ridge.training().cross_validate(4, steps=5)
     assert len({point.params["decay"] for point in drawn.path}) == 4
+
+
+def test_a_candidate_without_a_loss_is_not_the_best() -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return torch.where(model.weight.abs().sum() > 1, squared(model, batch), math.nan)
+
+    candidates = [{"decay": 10.0}, {"decay": 0.01}, {"decay": 0.1}]
+    start = nn.Linear(3, 1, bias=False).double()
+    nn.init.ones_(start.weight)
+    best = RIDGE.training(model=start, valid_loss=loss).cross_validate(candidates, 500)
+    assert math.isnan(best.path[0].predicted_loss)
+    assert best.params["decay"] < 10
 
 
 def test_one_decay_per_weight_beats_the_best_common_one() -> None:
@@ -482,6 +497,59 @@ def test_a_scheduler_sets_the_step_sizes_of_train_steps_and_no_other() -> None:
     assert squared(model, RIDGE.valid).item() == pytest.approx(losses[-1])
 
 
+def test_a_resumed_run_has_the_weights_that_it_began_with(tmp_path: Path) -> None:
+    """A script that is started again may make its model from other random numbers."""
+    whole = RIDGE.training().fit(60)
+    cut = RIDGE.training(valid_loss=interrupting(squared, 40))
+    with pytest.raises(Interrupted):
+        cut.fit(60, checkpoint=tmp_path / "run.pt")
+    other = nn.Linear(3, 1, bias=False).double()
+    resumed = RIDGE.training(model=other)
+    assert same(resumed.fit(60, checkpoint=tmp_path / "run.pt"), whole)
+    torch.testing.assert_close(
+        resumed.train({"decay": 1.0}, 5).model.weight,
+        RIDGE.training().train({"decay": 1.0}, 5).model.weight,
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_a_resumed_sampler_goes_on_with_its_own_generator(tmp_path: Path) -> None:
+    x, y = RIDGE.train
+
+    def training(valid_loss: Any = squared) -> HyperTraining:
+        own = torch.Generator().manual_seed(5)
+        sampler = WeightedRandomSampler(torch.ones(len(x)), len(x), generator=own)
+        loader = DataLoader(TensorDataset(x, y), 4, sampler=sampler)
+        return RIDGE.training(train_data=loader, valid_loss=valid_loss)
+
+    whole = training().fit(60)
+    with pytest.raises(Interrupted):
+        training(interrupting(squared, 40)).fit(60, checkpoint=tmp_path / "run.pt")
+    assert same(training().fit(60, checkpoint=tmp_path / "run.pt"), whole)
+
+
+def test_a_state_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    training, other = RIDGE.training(), RIDGE.training(scheduler=halving)
+    training.fit(60)
+    before = training.predict({"decay": 0.5})
+    other.fit(30)
+    with pytest.raises(ValueError, match="scheduler"):
+        training.load_state_dict(other.state_dict())
+    narrow = RIDGE.training(search_space={"decay": FloatDistribution(1e-2, 1.0, log=True)})
+    with pytest.raises(ValueError, match=r"of the search space decay .*low=0\.01"):
+        training.load_state_dict(narrow.state_dict())
+    assert training.predict({"decay": 0.5}) == before
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"junk\.pt is no checkpoint"):
+        RIDGE.training().fit(60, checkpoint=tmp_path / "junk.pt")
+    with pytest.raises(ValueError, match="there is no folder"):
+        RIDGE.training().fit(60, checkpoint=tmp_path / "nowhere" / "run.pt")
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     noisy().fit(30, checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match="of another run"):
@@ -533,6 +601,77 @@ def test_a_finish_that_diverges_loses_nothing() -> None:
     with pytest.warns(UserWarning, match="50 steps of .* were dropped.*training loss is nan"):
         tuned = Ridge().training(train_loss=failing).fit(300, finish=50)
     assert same(tuned, whole)
+
+
+def test_gradients_that_share_memory_are_shortened_once() -> None:
+    """That of a sum is one tensor for both of its parts."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = (nn.Parameter(torch.zeros(3)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ (self.one + self.other)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (model(batch[0] * hp["decay"][:, None]) - 100).square().mean()
+
+    x = torch.ones(4, 3)
+    step = HyperTraining(
+        Sum(),
+        SPACE,
+        loss,
+        lambda model, batch: (model(batch[0]) - 100).square().mean(),
+        [(x,)],
+        [(x,)],
+        response="structured",
+        elementary=[""],
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        clip=0.1,
+        seed=0,
+    ).train({"decay": 1.0}, 1)
+    moved = torch.cat([step.model.one, step.model.other]).norm()
+    torch.testing.assert_close(moved, torch.tensor(0.1), rtol=1e-4, atol=0)
+
+
+def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
+    """An auxiliary loss, say, that is kept until it is added to the others."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.body(x)
+            if self.training:
+                self.kept = [y.square().mean(-1)]
+            return y
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        error = (model(batch[0]) - batch[1]).square().mean(1)
+        penalty = squared_norm(model) if hp["decay"].ndim else model.body.weight.square().sum()
+        losses = error + 1e-3 * model.kept[0] + hp["decay"] * penalty
+        return losses if hp["decay"].ndim else losses.mean()
+
+    x, y = (part.float() for part in RIDGE.train)
+    for response in ("low-rank", "structured"):
+        training = HyperTraining(
+            Keeping(), SPACE, loss, squared, [(x, y)], [(x, y)], response=response, seed=0
+        )
+        assert not hasattr(training.fit(20).model, "kept") or response == "structured"
+        assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
+
+
+def test_two_threads_do_not_share_randomness() -> None:
+    alone = [noisy(seed=seed).fit(12, finish=0).true_loss for seed in (1, 2)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(2) as pool:
+        runs = [noisy(seed=seed) for seed in (1, 2)]
+        together = list(pool.map(lambda one: one.fit(12, finish=0).true_loss, runs))
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_finish_without_a_validation_loss_is_not_kept() -> None:
@@ -598,6 +737,23 @@ class Once:
         ({"train_data": 3}, TypeError, "train_data is 3, which cannot be iterated over"),
         ({"start": {"decoy": 1.0}}, ValueError, r"Unknown: \['decoy'\]"),
         ({"start": {"decay": 100.0}}, ValueError, "not inside"),
+        ({"start": {"decay": 0.0}}, ValueError, "not inside"),
+        ({"start": {"decay": "a"}}, ValueError, "'decay' got 'a', which is no number"),
+        ({"optimizer": 0.1}, TypeError, r"optimizer is 0\.1, which cannot be called"),
+        (
+            {"search_space": {**SPACE, "0.p": FloatDistribution(0.0, 0.9)}},
+            ValueError,
+            r"never reads \['0.p'\].*response=\"structured\"",
+        ),
+        (
+            {
+                "train_data": DataLoader(
+                    TensorDataset(*RIDGE.train), num_workers=1, persistent_workers=True
+                )
+            },
+            ValueError,
+            "train_data is a loader with persistent_workers",
+        ),
         (
             {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
             TypeError,
@@ -656,6 +812,13 @@ def test_numbers_out_of_range(
         RIDGE.training().fit(**arguments)
 
 
+def test_a_hyperparameter_may_act_by_its_size_alone() -> None:
+    def even(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["shift"].square() * model.weight.square().sum()
+
+    RIDGE.training(search_space={"shift": FloatDistribution(-1.0, 1.0)}, train_loss=even)
+
+
 def test_a_loader_that_dries_up_is_named() -> None:
     training = RIDGE.training(train_data=Once(RIDGE.train, 3))
     with pytest.raises(ValueError, match="train_data gave no batch in pass 2"):
@@ -681,10 +844,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     training = RIDGE.training(train_loss=breaking)
     with pytest.raises(
-        FloatingPointError, match=r"training loss is nan after 18 train steps, at decay = 0\.\d+"
+        FloatingPointError, match=r"training loss is nan after 17 train steps, at decay = 0\.\d+"
     ):
         training.fit(60, checkpoint=file)
-    assert torch.load(file, weights_only=True)["record"]["done"] == 18
+    assert torch.load(file, weights_only=True)["record"]["done"] == 17
     assert all(p.isfinite().all() for p in training.best_response({"decay": 1.0}).parameters())
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from optuna_hypernet import HyperTraining
 from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
@@ -369,13 +370,45 @@ def test_losses_must_be_functions_and_give_scalars() -> None:
         weights.valid_loss(torch.zeros(1, dtype=torch.float64), batch())
 
 
-def test_what_vmap_does_not_know_works_with_one_lambda() -> None:
-    def in_place(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+def test_what_vmap_does_not_know_is_taken_one_after_another() -> None:
+    def numbers(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return model(batch[0]).sum() * float(hp["decay"])
 
-    weights = Weights(network(), in_place, valid_loss, CPU)
+    weights = Weights(network(), numbers, valid_loss, CPU)
     weights.hypernetwork = hypernetwork("linear", 1, weights.n_weights, seed()).double()
-    z = torch.zeros(2, 1, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="samples=1"):
-        weights.train_losses(z, {"decay": torch.ones(2)}, batch())
-    assert weights.train_losses(z[:1], {"decay": torch.ones(1)}, batch()).shape == (1,)
+    z, decays = torch.tensor([[0.3], [-0.4]], dtype=torch.float64), torch.tensor([1.0, 2.0])
+    weights.probe([{"decay": decay} for decay in decays], batch(), 0)
+    alone = [
+        weights.train_losses(one[None], {"decay": decay[None]}, batch())
+        for one, decay in zip(z, decays, strict=True)
+    ]
+    together = weights.train_losses(z, {"decay": decays}, batch())
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=0)
+    assert together[1] != together[0]
+
+
+def test_an_lstm_answers_to_any_hyperparameters() -> None:
+    """For which vmap has no rule."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.last = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.lstm(x)[0][:, -1])
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        squares = sum(p.square().sum() for p in model.parameters())
+        return model(batch).square().mean() + hp["decay"] * squares
+
+    training = HyperTraining(
+        Recurrent(),
+        {"decay": FloatDistribution(1e-4, 1.0, log=True)},
+        loss,
+        lambda model, batch: model(batch).square().mean(),
+        [torch.ones(5, 2, 4)],
+        [torch.ones(5, 2, 4)],
+        seed=0,
+    )
+    assert training.fit(20, finish=0).true_loss < 1.0

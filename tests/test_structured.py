@@ -1147,6 +1147,15 @@ def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
     assert trial.user_attrs["params"].keys() == SPACE.keys()
 
 
+def test_every_epoch_is_reported_under_a_number_of_its_own() -> None:
+    """With two batches each, most ends of cycles lie in the middle of one."""
+    study = optuna.create_study()
+    study.optimize(lambda trial: training(batch=15).fit(epochs=15, trial=trial).true_loss, 1)
+    (trial,) = study.trials
+    assert len(trial.intermediate_values) == len(trial.user_attrs["steps"])
+    assert max(trial.intermediate_values) == 15
+
+
 def test_a_pruned_trial_has_its_path_stored() -> None:
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
     study.optimize(lambda trial: training().fit(epochs=6, trial=trial).true_loss, n_trials=1)
@@ -1297,6 +1306,13 @@ def mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
     return net_loss(model, batch, hp) + hp["decay"] * decay
 
 
+def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    """Of layers inside of those that respond: the elementary weights alone."""
+    plain = [one for one in model.modules() if isinstance(one, nn.Linear)]
+    decay = sum(one.weight.square().sum() for one in plain)
+    return net_loss(model, batch, hp) + hp["decay"] * decay
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
@@ -1310,6 +1326,8 @@ def mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
             ValueError,
             r"uses model.parameters\(\).*squared_norm",
         ),
+        ({"train_loss": norms_of_modules}, ValueError, r"model.modules\(\).*squared_norm"),
+        ({"elementary": "body"}, ValueError, r"must be a list: \['body'\]"),
         (
             {"train_loss": lambda model, batch, hp: net_loss(model, batch, hp)[:, None]},
             ValueError,
@@ -1435,7 +1453,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     one = training(train_loss=breaking)
     file = tmp_path / "run.pt"
     with pytest.raises(
-        FloatingPointError, match=r"training loss is nan after 18 train steps, at drop.p = 0\.\d+"
+        FloatingPointError, match=r"training loss is nan after 17 train steps, at drop.p = 0\.\d+"
     ):
         one.fit(60, checkpoint=file)
     assert torch.load(file, weights_only=True)["record"]["done"] > 0

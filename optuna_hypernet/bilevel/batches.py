@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from collections.abc import Iterator
+from dataclasses import fields
+from dataclasses import is_dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +21,9 @@ class Batches:
     """Batches of an iterable, pass after pass.
 
     What torch's global generator gives inside the loader (shuffling, augmentation) follows from
-    the seed, the pass and the batch's place in it; a loader with a ``generator`` of its own keeps
-    that one, and its state is part of a checkpoint. Randomness of other libraries is not covered.
+    the seed, the pass and the batch's place in it; a loader or sampler with a ``generator`` of its
+    own keeps that one, and its state is part of a checkpoint. Randomness of other libraries is not
+    covered.
 
     Args:
         name: What errors call it.
@@ -29,7 +33,7 @@ class Batches:
 
     Raises:
         TypeError: If ``data`` cannot be iterated over, or only once.
-        ValueError: If it has a length, and that is zero.
+        ValueError: If it has a length, and that is zero, or if all iterations over it are one.
     """
 
     def __init__(self, name: str, data: Iterable[Any], device: torch.device, seed: int) -> None:
@@ -43,16 +47,21 @@ class Batches:
             )
         if operator.length_hint(data, 1) == 0:
             raise ValueError(f"{name} is empty: it has no batch. {advice}")
+        if getattr(data, "persistent_workers", False):
+            raise ValueError(
+                f"{name} is a loader with persistent_workers, of which a second iteration ends "
+                "the first; but validation data are evaluated in between, and training data "
+                "counted. Make it with persistent_workers=False."
+            )
         self._name = name
         self._data = data
         self._device = device
         self._seed = seed
-        own = getattr(data, "generator", None)
-        self._own = own if isinstance(own, torch.Generator) else None
+        self._own = _generators(data)
         self._passes = 0
         self._index = 0  # batches taken from the present pass
         self._iterator: Iterator[Any] | None = None
-        self._own_at_start: Tensor | None = None
+        self._own_at_start: list[Tensor] = []
 
     def next(self) -> Any:
         """The next batch, on the device; a new pass starts where one ends."""
@@ -72,7 +81,7 @@ class Batches:
 
     def all(self) -> Iterator[Any]:
         """One pass over everything, which leaves :meth:`next` where it is."""
-        before = None if self._own is None else self._own.get_state()
+        before = self._own_states()
         empty = True
         with private_randomness(derive(self._seed), self._device):
             iterator = iter(self._data)
@@ -85,8 +94,7 @@ class Batches:
         except StopIteration:
             pass
         finally:
-            if self._own is not None and before is not None:
-                self._own.set_state(before)
+            self._set_own(before)
         if empty:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
 
@@ -97,11 +105,10 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands."""
-        own = None if self._own is None else self._own.get_state()
         return {
             "passes": self._passes,
             "index": self._index,
-            "own": own,
+            "own": self._own_states(),
             "own_at_start": self._own_at_start,
         }
 
@@ -110,16 +117,21 @@ class Batches:
         index = state["index"]
         self._passes, self._index, self._iterator = state["passes"], 0, None
         if index:
-            if self._own is not None and state["own_at_start"] is not None:
-                self._own.set_state(state["own_at_start"])
+            self._set_own(state["own_at_start"])
             self._start()
             for _ in range(index):
                 self._take()
-        if self._own is not None and state["own"] is not None:
-            self._own.set_state(state["own"])
+        self._set_own(state["own"])
+
+    def _own_states(self) -> list[Tensor]:
+        return [own.get_state() for own in self._own]
+
+    def _set_own(self, states: list[Tensor]) -> None:
+        for own, state in zip(self._own, states, strict=True):
+            own.set_state(state)
 
     def _start(self) -> None:
-        self._own_at_start = None if self._own is None else self._own.get_state()
+        self._own_at_start = self._own_states()
         with private_randomness(derive(self._seed, self._passes), self._device):
             self._iterator = iter(self._data)
 
@@ -132,9 +144,18 @@ class Batches:
         return to_device(batch, self._device)
 
 
+def _generators(data: Any) -> list[torch.Generator]:
+    """Those that a loader and its samplers draw from, each once."""
+    batch_sampler = getattr(data, "batch_sampler", None)
+    drawing = [data, getattr(data, "sampler", None), batch_sampler]
+    drawing.append(getattr(batch_sampler, "sampler", None))
+    found = [getattr(one, "generator", None) for one in drawing]
+    return list(dict.fromkeys(one for one in found if isinstance(one, torch.Generator)))
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in its tuples, lists and dicts on ``device``."""
-    if isinstance(batch, Tensor):
+    """The batch on ``device``, with every tensor in its tuples, lists, dicts and dataclasses."""
+    if callable(getattr(batch, "to", None)):  # a tensor, a packed sequence, a tokenizer's batch
         return batch.to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
         return type(batch)(*(to_device(part, device) for part in batch))
@@ -142,4 +163,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return type(batch)(to_device(part, device) for part in batch)
     if isinstance(batch, dict):
         return {key: to_device(part, device) for key, part in batch.items()}
+    if is_dataclass(batch) and not isinstance(batch, type):
+        parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
+        return replace(batch, **{name: to_device(part, device) for name, part in parts.items()})
     return batch

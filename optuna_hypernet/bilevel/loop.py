@@ -15,6 +15,7 @@ order. All four of Lorraine & Duvenaud are plans of this one loop, and so are Se
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -60,10 +61,6 @@ class Response(Protocol):
         """Whether train steps give every example of a batch its own λ, or all of them each λ."""
 
     @property
-    def hypernetwork(self) -> nn.Module:
-        """Holds φ."""
-
-    @property
     def groups(self) -> list[list[nn.Parameter]]:
         """φ in groups that have an optimizer, and a gradient's norm, each."""
 
@@ -78,6 +75,12 @@ class Response(Protocol):
 
     def export(self, z: Tensor) -> nn.Module:
         """A plain model with the weights at coordinates ``(D,)``."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """``"phi"``, and all else of which the weights are made; not copies."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state, of which it reads its own part."""
 
 
 class Bilevel:
@@ -246,7 +249,8 @@ class Bilevel:
     def state_dict(self) -> dict[str, Any]:
         """Everything from which the loop goes on bit by bit; tensors are not copied."""
         return {
-            "phi": self._response.hypernetwork.state_dict(),
+            **self._response.state_dict(),
+            "search_space": self._coordinates.described(),
             "z": self.z.detach(),
             "log_scale": self.log_scale.detach(),
             "optimizers": [group.state_dict() for group in self._groups],
@@ -258,8 +262,28 @@ class Bilevel:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to a state."""
-        self._response.hypernetwork.load_state_dict(state["phi"])
+        """Goes back to a state; if it is none of this loop, all stays as it is.
+
+        Raises:
+            ValueError: If it is of another search space, or was saved with a scheduler and here
+                is none, or the reverse.
+            RuntimeError: If it is of another model.
+        """
+        described = self._coordinates.described()
+        if state["search_space"] != described:
+            raise ValueError(
+                f"The state is of the search space {state['search_space']}, but this one is "
+                f"{described}. Load it into a HyperTraining made from the same arguments."
+            )
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self._response.load_state_dict(state)
         with torch.no_grad():
             self.z.copy_(state["z"])
             self.log_scale.copy_(state["log_scale"])
@@ -311,9 +335,9 @@ def _check_finite(
     z = z if len(z) == len(losses) else z.mean(0, keepdim=True)
     raise FloatingPointError(
         f"The {kind} loss is {float(losses[worst])} after {trained} train steps, at "
-        f"{_short(coordinates.decode(z[worst]))}. Nothing was moved by that step, and a "
-        "checkpoint is kept. Try smaller step sizes (optimizer=, hyper_optimizer=), a smaller "
-        "scale, or a range without that λ."
+        f"{_short(coordinates.decode(z[worst]))}. Nothing was moved by that step, and "
+        "what a checkpoint holds is kept. Try smaller step sizes (optimizer=, hyper_optimizer=), "
+        "a smaller scale, or a range without that λ."
     )
 
 

@@ -30,7 +30,8 @@ class Group:
         clip: The largest norm of the gradient; longer ones are shortened.
 
     Raises:
-        TypeError: If what ``scheduler`` makes is no scheduler that can be stepped by itself.
+        TypeError: If ``optimizer`` cannot be called, or what ``scheduler`` makes is no scheduler
+            that can be stepped by itself.
     """
 
     def __init__(
@@ -41,6 +42,11 @@ class Group:
         clip: float | None = None,
     ) -> None:
         self.parameters = list(parameters)
+        if not callable(optimizer):
+            raise TypeError(
+                f"an optimizer is {optimizer!r}, which cannot be called. Pass a function of the "
+                "parameters, say lambda parameters: torch.optim.Adam(parameters, lr=1e-3)."
+            )
         self._optimizer = optimizer(self.parameters)
         self._sizes = [group["lr"] for group in self._optimizer.param_groups]
         self._scheduler = None if scheduler is None else _made(scheduler, self._optimizer)
@@ -50,6 +56,9 @@ class Group:
         """One step with these gradients; none is left behind for another group to find."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
+            if self._clip is not None and gradient is not None:
+                # Some may be one tensor, or parts of it, which clipping would shorten twice.
+                parameter.grad = gradient.clone()
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self._clip)
         self._optimizer.step()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ def _cosine(progress: float) -> float:
 
 def check_count(name: str, value: int, least: int) -> None:
     """Refuses what is not an int, or is less than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {value!r}, but it must be an int.")
     if value < least:
         raise ValueError(f"{name} is {value}, but it must be at least {least}.")

@@ -55,11 +55,16 @@ class Watch:
         """
         done, z, _, loss = record.path[-1]
         steps = self.plan.steps(done)
-        self.trial.report(loss, steps if self.batches is None else round(steps / self.batches))
+        self.trial.report(loss, steps if self.batches is None else self._epoch(done, steps))
         if self.trial.should_prune():
             path = record.points(self.plan, self.coordinates)
             store(self.trial, self.coordinates.decode(z), path)
             raise TrialPruned(f"The trial was pruned after {steps} train steps.")
+
+    def _epoch(self, done: int, steps: int) -> int:
+        """How many are over; a plan whose last cycle would be cut short ends in the last one."""
+        assert self.batches is not None
+        return -(-steps // self.batches) if done == self.plan.ticks else steps // self.batches
 
 
 def store(trial: Trial, params: Params, path: Sequence[Point]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -129,10 +130,12 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
     """Carries out a plan, from its checkpoint on if there is one.
 
     Raises:
-        ValueError: If the checkpoint is of another plan.
+        ValueError: If the checkpoint is of another plan, or cannot be read, or has no folder.
         FloatingPointError: If a training loss, or the loss of a valid step, is not finite.
     """
     path = None if options.checkpoint is None else Path(options.checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"The checkpoint is {path}, but there is no folder {path.parent}.")
     record = Record()
     if path is not None and path.exists():
         record, state = _load(path, plan, bilevel.z.device)
@@ -164,6 +167,8 @@ def _save(path: Path, plan: Plan, record: Record, state: dict[str, Any]) -> None
 
 def _load(path: Path, plan: Plan, device: torch.device) -> tuple[Record, dict[str, Any]]:
     # Generators' states are on the CPU whatever the device; the rest is copied to its place.
+    if not is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint, or a broken one. Use another file.")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content["plan"] != repr(plan):
         raise ValueError(

@@ -72,9 +72,10 @@ class Diagonal(Centred):
 
     For one penalty per weight, or per row, column or layer of weights. With curvatures H of the
     training loss in w and M = ∂²L_T/∂w∂z, the best response has the slope -H⁻¹ M, and M has one
-    entry in every row. What is learnt is d_p = -M_p / H_pp, H as if it were diagonal: the right
-    sign, so that λ̂ knows which way to go. Every train step says something about every slope,
-    where units that mix all coordinates would learn next to nothing of any single one.
+    entry in every row. What is learnt, where each weight has a coordinate of its own, is
+    d_p = -M_p / H_pp, H as if it were diagonal: the right sign, so that λ̂ knows which way to go.
+    Every train step says something about every slope, where units that mix all coordinates would
+    learn next to nothing of any single one.
 
     Memory: 2 P numbers, and an optimizer's multiple of it. Time of a step: k P multiplications,
     beside k passes of the model, plus the optimizer's over 2 P.

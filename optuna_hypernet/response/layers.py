@@ -60,8 +60,11 @@ class Gated(nn.Module):
 
     def at(self, dz: Tensor) -> Tensor:
         """The weights themselves: ``(..., D)`` → ``(..., *shape)``."""
-        gates = self.gates(dz).reshape(*dz.shape[:-1], *self._units)
-        return self.elementary + gates * self.response
+        return self.elementary + self.gated(dz, self.response)
+
+    def gated(self, dz: Tensor, weight: Tensor) -> Tensor:
+        """Gates times what has the weight's shape: ``(..., D)`` → ``(..., *shape)``."""
+        return self.gates(dz).reshape(*dz.shape[:-1], *self._units) * weight
 
     def fold(self, dz: Tensor) -> None:
         """Moves the centre by ``dz (D,)``: the same map, seen from there."""
@@ -384,6 +387,17 @@ class TunedDropout(nn.Module):
         self.plain = plain
         self.training = plain.training
         self.used = False
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "p":
+                raise AttributeError(
+                    f"{self.path}.p is not one number while it is tuned: every example has its "
+                    f"own, which train_loss has as hp['{self.path}.p']."
+                ) from None
+            return getattr(super().__getattr__("plain"), name)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, ...)``; a mask per number, or per channel as the layer's kind has it."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from dataclasses import fields
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -67,7 +69,13 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
         read: Those that were used when training losses were taken.
         losses: At the two ends of all hyperparameters, all else equal.
     """
-    if unread := [name for name in names if name not in read]:
+    unread = [name for name in names if name not in read]
+    if paths := [name for name in unread if "." in name]:
+        raise ValueError(
+            f"train_loss never reads {paths} from hp, and the response has no layers whose rates "
+            'those would be. Pass response="structured" to tune the dropout layer at such a path.'
+        )
+    if unread:
         raise ValueError(
             f"train_loss never reads {unread} from hp, so nothing can be learnt about it. A "
             "setting of the optimizer, such as a learning rate, does not change where "
@@ -101,11 +109,19 @@ def came(value: Any) -> str:
 
 def n_rows(batch: Any) -> int:
     """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
+    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    """Those in tuples, lists, mappings and dataclasses, in order."""
     if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else 1
-    parts = list(batch.values()) if isinstance(batch, dict) else batch
-    if isinstance(parts, tuple | list):
-        for part in parts:
-            if isinstance(part, Tensor | tuple | list | dict):
-                return n_rows(part)
-    return 1
+        yield batch
+    elif isinstance(batch, Mapping):
+        for part in batch.values():
+            yield from _tensors(part)
+    elif isinstance(batch, tuple | list):
+        for part in batch:
+            yield from _tensors(part)
+    elif is_dataclass(batch):
+        for field in fields(batch):
+            yield from _tensors(getattr(batch, field.name))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch import nn
 
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _WITH_STATISTICS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
@@ -78,6 +83,26 @@ def set_modes(model: nn.Module, modes: Mapping[str, bool]) -> None:
     for name, module in model.named_modules():
         if name in modes:
             module.training = modes[name]
+
+
+def copied(model: _Module) -> _Module:
+    """A deep copy, without what a forward pass has left on the modules.
+
+    A tensor that hangs on a graph, such as an auxiliary loss that is kept until it is added to
+    the others, cannot be copied; the next pass makes it anew.
+    """
+    left = [value for module in model.modules() for value in vars(module).values()]
+    memo = {id(one): None for value in left for one in _tensors(value) if one.grad_fn is not None}
+    return copy.deepcopy(model, memo)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in a tensor, or in a list, tuple or dict of them; not those of modules."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn.Module:

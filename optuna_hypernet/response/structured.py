@@ -40,6 +40,7 @@ from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import nearest
 from optuna_hypernet.response.models import replaced
@@ -47,6 +48,8 @@ from optuna_hypernet.response.models import set_modes
 
 
 _HIGHEST_RATE = 0.95  # beyond it 1/(1 - rate), by which dropout scales, explodes
+
+_ROUNDING = 1e-3  # what single precision may leave of a difference that should be none
 
 EVERYTHING = ("",)  # the path of the model itself: nothing responds, which is ordinary training
 
@@ -95,10 +98,10 @@ class Structured:
         self._train_loss = train_loss
         self._valid_loss = valid_loss
         self._plain = copy.deepcopy(model).to(device)
-        copied = copy.deepcopy(self._plain)
-        dropouts = _dropouts(copied, coordinates)
-        layers = _layers(copied, coordinates.D, elementary, generator(seed))
-        self.hypernetwork = Network(copied, layers, dropouts, coordinates.D)
+        converted = copy.deepcopy(self._plain)
+        dropouts = _dropouts(converted, coordinates)
+        layers = _layers(converted, coordinates.D, elementary, generator(seed))
+        self.hypernetwork = Network(converted, layers, dropouts, coordinates.D)
         self._modes = modes_of(self.hypernetwork)
         self._read: set[str] = set()  # names that the training loss has read
 
@@ -147,18 +150,23 @@ class Structured:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                or uses ``model.parameters()``. A rate is read when its layer is called.
+                or uses weights that are parts of one. A rate is read when its layer is called.
         """
         network = self.hypernetwork
         before = copy.deepcopy(network.state_dict())
-        _shake(self.groups[0], seed)  # decay of zeros is zero
+        for group in self.groups:
+            _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
         losses = set()
         here = network.centre.expand(n_rows(batch), -1)
         for hp in hps:
             with private_randomness(seed, here.device):
                 loss = self._losses(here, hp, batch).mean()
             losses.add(float(loss.detach()))
-            _check_direct(loss, [weight.response for weight in network.gated])
+            _check_parts(loss, network.gated, network.centre.new_zeros(len(network.centre)))
+        apart = torch.ones_like(network.centre)
+        with private_randomness(seed, here.device):
+            loss = self._losses(here + apart, hps[-1], batch).mean()
+        _check_parts(loss, network.gated, apart)
         network.load_state_dict(before)
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, losses)
@@ -172,13 +180,22 @@ class Structured:
 
         Its dropout rates that are in the search space are those at ``z``.
         """
-        network = copy.deepcopy(self.hypernetwork)
+        network: Network = copied(self.hypernetwork)
         set_modes(network, self._modes)
         network.recentre(z.detach())
         params = self._coordinates.decode(z)
         for name, dropout in network.dropouts.items():
             dropout.plain.p = params[name]
         return replaced(network.model, {part: part.plain for part in network.parts})
+
+    def state_dict(self) -> dict[str, Any]:
+        """φ, and the model as it was passed in; not copies."""
+        return {"phi": self.hypernetwork.state_dict(), "initial": self._plain.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state."""
+        self.hypernetwork.load_state_dict(state["phi"])
+        self._plain.load_state_dict(state["initial"])
 
     def _losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
         """What the training loss returns at ``z (B, D)`` or ``(D,)``: ``(B,)``, or ``(1,)``."""
@@ -301,6 +318,8 @@ def _layers(
 ) -> list[Layer]:
     """Siblings of all layers with trainable weights, except of the elementary ones."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    if isinstance(elementary, str):
+        raise ValueError(f"elementary is {elementary!r}, but it must be a list: [{elementary!r}].")
     for path in elementary:
         if path not in modules:
             raise ValueError(
@@ -360,14 +379,32 @@ def _shake(parameters: list[nn.Parameter], seed: int) -> None:
             p.add_(0.01 * drawn.to(p.device))
 
 
-def _check_direct(loss: Tensor, response: list[nn.Parameter]) -> None:
-    """At the centre response weights have no effect, unless the loss takes them for weights."""
-    if not (response and loss.requires_grad):
+def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor) -> None:
+    """Refuses a loss that takes the parts of a weight for weights.
+
+    Where all examples have one displacement, they have weights e + g r in common. So the slopes
+    of a loss of those alone are g times as large in r as in e: none in r at the centre.
+
+    Args:
+        loss: Where all examples are displaced by ``dz (D,)``.
+        gated: All weights that respond.
+        dz: See there.
+    """
+    if not (gated and loss.requires_grad):
         return
-    slopes = torch.autograd.grad(loss, response, allow_unused=True)
-    if any(slope is not None and slope.any() for slope in slopes):
+    parts = [part for weight in gated for part in (weight.elementary, weight.response)]
+    slopes = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        expected = [
+            weight.gated(dz, slope) for weight, slope in zip(gated, slopes[::2], strict=True)
+        ]
+        pairs = list(zip(slopes[1::2], expected, strict=True))
+        apart = sum(float((one - other).square().sum()) for one, other in pairs)
+        size = sum(float(one.square().sum() + other.square().sum()) for one, other in pairs)
+    if apart > _ROUNDING**2 * size:
         raise ValueError(
-            "train_loss uses model.parameters(), but while the layers respond to λ those are "
-            "two parts of what would be the weights. Use squared_norm(model) or "
-            "squared_norm(model.layer) of optuna_hypernet for their norms."
+            "train_loss uses model.parameters(), or the weights of model.modules(), but while "
+            "the layers respond to λ those are two parts of what would be the weights. Use "
+            "squared_norm(model) or squared_norm(model.layer) of optuna_hypernet for their "
+            "norms, where model.layer is called by its name in the model."
         )

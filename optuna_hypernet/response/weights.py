@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -63,17 +64,18 @@ class Weights:
     ) -> None:
         check_losses(train_loss, valid_loss)
         check_model(model)
-        self._model = copy.deepcopy(model).to(device)
+        self._plain = copy.deepcopy(model).to(device)  # never called
+        self._model = copy.deepcopy(self._plain)
         self._modes = modes_of(self._model)
         self._problem = _Problem(self._model)
         self._train_loss = train_loss
         self._valid_loss = valid_loss
-        trained = {n: p.detach() for n, p in self._model.named_parameters() if p.requires_grad}
-        self._shapes = {name: weight.shape for name, weight in trained.items()}
-        self._initial = torch.cat([weight.reshape(-1) for weight in trained.values()])
+        self._shapes = {n: p.shape for n, p in self._model.named_parameters() if p.requires_grad}
+        self._initial = self._flat()
         self.n_weights = len(self._initial)
         self.dtype = self._initial.dtype
         self._read: set[str] = set()  # names that the training loss has read
+        self._at_once = True  # whether vmap knows all that the training loss does
 
     @property
     def groups(self) -> list[list[nn.Parameter]]:
@@ -144,17 +146,12 @@ class Weights:
         """
         weights = self.at(z)
         set_modes(self._model, self._modes)
-        if len(z) == 1:  # without vmap, which not every layer of torch knows
-            return self._train(weights[0], {n: v[0] for n, v in hp.items()}, batch)[None]
-        losses = vmap(lambda w, values: self._train(w, values, batch), randomness="different")
-        try:
-            return losses(weights, dict(hp))
-        except RuntimeError as error:
-            raise RuntimeError(
-                "Taking the training loss at several λ at once by torch.func.vmap failed, with "
-                f"the error above. If it names an operation that vmap does not know, use "
-                f"samples=1, which does without vmap. ({error})"
-            ) from error
+        if len(z) > 1 and self._at_once:
+            return self._train_at_once(weights, hp, batch)
+        rows = ({name: value[i] for name, value in hp.items()} for i in range(len(z)))
+        return torch.stack(
+            [self._train(w, row, batch) for w, row in zip(weights, rows, strict=True)]
+        )
 
     def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
         """Validation loss, a scalar, at coordinates ``(D,)``; the model is in eval mode."""
@@ -172,6 +169,9 @@ class Weights:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, or is the same for all ``hps``.
+
+        Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
+        called on several weights by ``vmap``. Then they are taken one after another.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(
@@ -183,22 +183,52 @@ class Weights:
             with torch.no_grad(), private_randomness(seed, weights.device):
                 losses.add(float(self._train(weights, hp, batch)))
         check_effect(hps[0], self._read, losses)
+        rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
+        try:
+            with private_randomness(seed, weights.device):
+                self._train_at_once(weights.expand(len(hps), -1), rows, batch)
+        except RuntimeError:
+            self._at_once = False
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
-        set_modes(self._model, self._modes)
-        return self._model
+        return self._plain
 
     def export(self, z: Tensor) -> nn.Module:
         """A plain model of the user's class with the weights at ``(D,)``, in the user's modes."""
+        model = copy.deepcopy(self._plain)
         with torch.no_grad():
-            named = self._named(self.at(z[None])[0])
-            set_modes(self._model, self._modes)
-            model = copy.deepcopy(self._model)
-            for name, parameter in model.named_parameters():
+            named = {**self._named(self.at(z[None])[0]), **dict(self._model.named_buffers())}
+            for name, own in itertools.chain(model.named_parameters(), model.named_buffers()):
                 if name in named:
-                    parameter.copy_(named[name])
+                    own.copy_(named[name])
         return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """φ, w_0, and what training has made of the model's buffers; not copies."""
+        return {
+            "phi": self.hypernetwork.state_dict(),
+            "initial": self._plain.state_dict(),
+            "buffers": dict(self._model.named_buffers()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state."""
+        self.hypernetwork.load_state_dict(state["phi"])
+        for model in (self._plain, self._model):
+            model.load_state_dict(state["initial"])
+        with torch.no_grad():
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(state["buffers"][name])
+        self._initial = self._flat()
+
+    def _flat(self) -> Tensor:
+        named = self._plain.named_parameters()
+        return torch.cat([p.detach().reshape(-1) for n, p in named if n in self._shapes])
+
+    def _train_at_once(self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
+        losses = vmap(lambda w, values: self._train(w, values, batch), randomness="different")
+        return losses(weights, dict(hp))
 
     def _train(self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
         arguments = (self._train_loss, "train_loss", batch, Recorded(hp, self._read))
