@@ -28,27 +28,42 @@ class Conditions:
 
     Optuna's define-by-run objectives never say on what a parameter depends. A rule is believed
     when no trial so far contradicts it; values of the parent that no trial had are allowed. A
-    parameter that is not always asked for, and that no rule explains, is taken as active.
+    parameter that is not always asked for, and that no rule explains, is taken as active. But a
+    row that agrees with a complete trial in all that this one asked for would ask for no more.
+
+    A trial that ended before its time has asked for what it asked, but may not have come to the
+    rest. So it says of a parameter that it is not asked for only at values of the parent that no
+    complete trial had, and with another that says the same: a branch that always fails is not to
+    be tried again and again.
 
     Args:
         space: The search space.
         rows: ``(n, d)`` of the trials.
         active: ``(n, d)`` what each trial asked for.
+        complete: ``(n,)`` those that came to their end.
     """
 
-    def __init__(self, space: SearchSpace, rows: Array, active: Mask) -> None:
+    def __init__(self, space: SearchSpace, rows: Array, active: Mask, complete: Mask) -> None:
         self._space = space
+        self._hash = np.random.default_rng(1).random(space.d)
         levels = space.levels(rows)
         order = np.argsort(-active.sum(0), kind="stable")  # parents before children
         rules = [
-            self._rule(child, order[:position], levels, active)
+            self._rule(child, order[:position], levels, active, complete)
             for position, child in enumerate(order)
             if not active[:, child].all()
         ]
         self._rules = [rule for rule in rules if rule is not None]
+        self._seen = self._unexplained(rows[complete], active[complete])
 
     def active(self, rows: Array) -> Mask:
         """Active mask ``(n, d)`` of rows of configurations."""
+        mask = self._ruled(rows)
+        for asked, keys in self._seen:
+            mask[np.isin(self._keys(rows, asked), keys)] = asked
+        return mask
+
+    def _ruled(self, rows: Array) -> Mask:
         mask = np.ones(rows.shape, dtype=bool)
         if self._rules:
             levels = self._space.levels(rows)
@@ -57,16 +72,44 @@ class Conditions:
                 mask[:, rule.child] = mask[:, rule.parent] & allowed
         return mask
 
+    def _unexplained(self, rows: Array, active: Mask) -> list[tuple[Mask, Array]]:
+        """What complete trials asked for where rules say otherwise, and the keys of those rows."""
+        odd = (self._ruled(rows) != active).any(1)
+        found = []
+        for asked in np.unique(active[odd], axis=0):
+            keys, same = self._keys(rows, asked), (active == asked).all(1)
+            found.append((asked, np.setdiff1d(keys[same], keys[~same])))  # chance asks for more
+        return found
+
+    def _keys(self, rows: Array, asked: Mask) -> Array:
+        """One number ``(n,)`` per row, of what ``asked (d,)`` marks of it."""
+        return np.asarray((rows[:, asked] * self._hash[asked]).sum(1))
+
     def _rule(
-        self, child: int, parents: NDArray[np.int64], levels: NDArray[np.int64], active: Mask
+        self,
+        child: int,
+        parents: NDArray[np.int64],
+        levels: NDArray[np.int64],
+        active: Mask,
+        complete: Mask,
     ) -> _Rule | None:
+        """The one that explains most of the trials that ended early; of equals the first."""
+        best, most = None, -1
         for parent in parents:
             count = self._space.cardinality[parent]
             if not 1 < count <= _MOST_LEVELS or (active[:, child] & ~active[:, parent]).any():
                 continue
-            with_child = np.bincount(levels[active[:, child], parent], minlength=count) > 0
+
+            def seen(which: Mask, times: int = 1, parent: int = parent, n: int = count) -> Mask:
+                return np.asarray(np.bincount(levels[which, parent], minlength=n) >= times)
+
             without = active[:, parent] & ~active[:, child]
-            without_child = np.bincount(levels[without, parent], minlength=count) > 0
-            if not (with_child & without_child).any():
-                return _Rule(child, int(parent), ~without_child)
-        return None
+            with_child, without_child = seen(active[:, child]), seen(without & complete)
+            if (with_child & without_child).any():
+                continue
+            unknown = ~seen(active[:, parent] & complete) & ~with_child
+            disallowed = without_child | (unknown & seen(without & ~complete, 2))
+            explained = int(np.count_nonzero(disallowed[levels[without & ~complete, parent]]))
+            if explained > most:
+                best, most = _Rule(child, int(parent), ~disallowed), explained
+        return best

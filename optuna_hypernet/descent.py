@@ -23,7 +23,6 @@ from optuna_hypernet.space import SearchSpace
 
 _N_SOBOL = 512
 _N_LOCAL = 256  # perturbations of the best trials
-_N_INCUMBENTS = 8
 _N_STARTS = 8
 _ROUNDS = 2
 _FLIPS = 3

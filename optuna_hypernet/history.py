@@ -30,9 +30,9 @@ class Trials:
         names: The ``k`` parameters seen so far.
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
-        values: ``(n,)``, smaller is better: NaN for a failed trial, or one pruned before its
-            first report. Infinities are kept.
-        pruned: ``(n,)`` true where the value is the last report of a pruned trial.
+        values: ``(n,)``, smaller is better: NaN for a failed trial, the last report of a pruned
+            one, infinity for one that was pruned without. Infinities are kept.
+        pruned: ``(n,)``.
         pending: ``(p, k)`` params of the running trials, as far as they are known.
         unknown: Whether an earlier trial is running of which no parameter is known yet.
     """
@@ -93,11 +93,11 @@ class History:
         ]
         pending = self._internal(running)
         known = np.isfinite(pending).any(1)
-        minimise = study.direction == StudyDirection.MINIMIZE
+        values = self._values if study.direction == StudyDirection.MINIMIZE else -self._values
         return Trials(
             names=list(self._names),
             finished=self._finished,
-            values=self._values if minimise else -self._values,
+            values=np.where(self._pruned & np.isnan(values), math.inf, values),
             pruned=self._pruned,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),

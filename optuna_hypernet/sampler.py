@@ -62,7 +62,8 @@ class HypernetSampler(BaseSampler):
 
     Parameters whose range moves are searched in their latest range; conditional parameters are
     searched together with those on which they depend. Pruned trials count as no better than the
-    median of the complete ones. Failed trials are not learnt from, but not repeated either.
+    median of the complete ones; without a report, as worse than all. Failed trials are not learnt
+    from, only not repeated in a discrete space: where whole regions fail, return infinity.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
@@ -85,8 +86,8 @@ class HypernetSampler(BaseSampler):
             Non-negative int, or None for fresh randomness. Like everywhere in Optuna, a study
             with ``n_jobs`` other than 1 is not repeatable.
         n_startup_trials:
-            Number of finished trials from which the hypernetwork takes over; 1 with a
-            ``training``.
+            Number of trials with a value, complete or pruned, from which the hypernetwork takes
+            over; 1 with a ``training``.
         independent_sampler:
             Sampler for whatever cannot be searched together with the rest: the first trial, and
             parameters that no trial had before. Defaults to
@@ -290,7 +291,7 @@ def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:
     out = np.full(space.d, np.nan)
     for j, (name, distribution) in enumerate(space.distributions.items()):
         if name in params:
-            with contextlib.suppress(ValueError, TypeError):  # enqueued values may be anything
+            with contextlib.suppress(ValueError, TypeError, OverflowError):  # enqueued: anything
                 out[j] = distribution.to_internal_repr(params[name])
     return out
 

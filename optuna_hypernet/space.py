@@ -100,11 +100,6 @@ class SearchSpace:
         """Number of parameters."""
         return len(self.names)
 
-    @property
-    def size(self) -> float:
-        """Number of distinct params; ``inf`` as soon as one parameter is continuous."""
-        return math.prod(float(c) if c else math.inf for c in self.cardinality)
-
     def encode(self, internal: Array) -> tuple[Array, Mask]:
         """Rows and active mask of params in Optuna's internal representation.
 
@@ -246,7 +241,7 @@ def _value(distribution: BaseDistribution, position: float, level: int | None) -
     value = float(position)
     if level is not None and step is not None:
         value = low + int(level) * step
-    elif isinstance(distribution, IntDistribution):
-        value = low + round((value - low) / distribution.step) * distribution.step
+    elif step is not None:  # of more cells than are told apart
+        value = low + round((value - low) / step) * step
     value = min(max(value, low), high)
     return int(value) if isinstance(distribution, IntDistribution) else float(value)

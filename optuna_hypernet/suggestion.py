@@ -58,8 +58,9 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     rows, active = space.encode(trials.columns(space.names, trials.finished))
     running, running_active = space.encode(trials.columns(space.names, trials.pending))
     asked = active.any(1)
-    domain = _domain(request, Conditions(space, rows[asked], active[asked]))
     usable = asked & ~np.isnan(trials.values)
+    complete = usable & ~trials.pruned
+    domain = _domain(request, Conditions(space, rows[asked], active[asked], complete[asked]))
     tried = np.concatenate([rows[asked], running])
     inputs: Embedding = space
     needed = max(request.n_startup_trials, 1)
@@ -104,7 +105,8 @@ def _sequence(request: Request) -> Array:
 def draw(request: Request) -> Array:
     """A uniformly random row ``(d,)``: what is left when the surrogate fails."""
     nothing = np.empty((0, request.space.d))
-    domain = _domain(request, Conditions(request.space, nothing, nothing.astype(bool)))
+    none = nothing.astype(bool)
+    domain = _domain(request, Conditions(request.space, nothing, none, none[:, 0]))
     return np.asarray(domain.project(_generator(request).random((1, request.space.d)))[0][0])
 
 

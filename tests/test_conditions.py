@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
@@ -38,8 +40,11 @@ def encoded(space: SearchSpace, trials: list[dict[str, Any]]) -> tuple[Any, Mask
     return space.encode(np.array(table, dtype=float).reshape(len(trials), space.d))
 
 
-def learnt(space: SearchSpace, trials: list[dict[str, Any]]) -> Conditions:
-    return Conditions(space, *encoded(space, trials))
+def learnt(
+    space: SearchSpace, trials: list[dict[str, Any]], ended_early: Sequence[int] = ()
+) -> Conditions:
+    rows, mask = encoded(space, trials)
+    return Conditions(space, rows, mask, ~np.isin(np.arange(len(rows)), ended_early))
 
 
 def active(conditions: Conditions, space: SearchSpace, **params: Any) -> set[str]:
@@ -68,6 +73,38 @@ def test_recovered_from_many_trials_in_any_order() -> None:
     rows, mask = encoded(SPACE, trials)
 
     np.testing.assert_array_equal(conditions.active(rows), mask)
+
+
+def test_a_trial_that_ended_early_contradicts_no_rule() -> None:
+    combinations = [("svm", "adam"), ("forest", "adam"), ("net", "adam"), ("net", "sgd")]
+    trials = [*(asked(*each) for each in combinations), {"a_model": "svm"}, {"a_model": "net"}]
+    conditions = learnt(SPACE, trials, ended_early=[4, 5])
+
+    assert active(conditions, SPACE, a_model="svm") == {"a_model", "c"}
+    assert active(conditions, SPACE, a_model="net", solver="sgd") == set(asked("net", "sgd"))
+
+
+@pytest.mark.parametrize(("times", "known"), [(1, False), (2, True)])
+def test_a_branch_that_fails_again_and_again_asks_for_nothing(times: int, known: bool) -> None:
+    """Once may be an accident; and of complete trials no other model is known to lack it."""
+    space = SearchSpace({"a_model": MODEL, "c": X})
+    trials = [{"a_model": "svm", "c": 0.3}, {"a_model": "forest", "c": 0.4}]
+    trials += times * [{"a_model": "net"}]
+    conditions = learnt(space, trials, ended_early=range(2, 2 + times))
+
+    assert active(conditions, space, a_model="svm", c=0.1) == {"a_model", "c"}
+    assert (active(conditions, space, a_model="net", c=0.1) == {"a_model"}) == known
+
+
+def test_what_a_trial_did_not_ask_for_where_no_rule_says_so_is_inactive_there() -> None:
+    """Both choices together decide, which no rule about one of them can say."""
+    both = CategoricalDistribution([0, 1])
+    space = SearchSpace({"a": both, "b": both, "c": IntDistribution(0, 4)})
+    trials = [{"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}, {"a": 1, "b": 1, "c": 2}]
+    conditions = learnt(space, trials)
+
+    assert active(conditions, space, a=0, b=1, c=3) == {"a", "b"}
+    assert active(conditions, space, a=1, b=1, c=3) == {"a", "b", "c"}
 
 
 def test_whatever_was_asked_for_is_active_there() -> None:
@@ -123,7 +160,8 @@ def test_unexplained_is_active() -> None:
         {"x": 0.8, "c": "sgd", "y": 0.5},
     ]
 
-    assert active(learnt(space, trials), space, x=0.1, c="adam") == {"x", "y", "c"}
+    assert active(learnt(space, trials), space, x=0.15, c="adam") == {"x", "y", "c"}
+    assert active(learnt(space, trials), space, x=0.1, c="adam") == {"x", "c"}  # as it was
 
 
 def test_no_trials() -> None:

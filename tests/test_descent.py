@@ -54,7 +54,7 @@ class Toy:
 def domain_of(space: SearchSpace, fixed: dict[str, float] | None = None) -> Domain:
     """Without conditions; ``fixed`` positions in [0, 1] by name."""
     row = np.array([(fixed or {}).get(name, np.nan) for name in space.names])
-    return Domain(space, Conditions(space, *empty(space)), row)
+    return Domain(space, Conditions(space, *empty(space), np.empty(0, dtype=bool)), row)
 
 
 def empty(space: SearchSpace) -> tuple[Array, Mask]:
@@ -253,7 +253,9 @@ def conditional() -> tuple[SearchSpace, Domain]:
     space = SearchSpace({"c": CategoricalDistribution("ab"), "k": IntDistribution(0, 9), "x": X})
     active = np.array([[True, False, True], [True, True, False]])
     rows = np.array([[0.25, 0.5, 0.5], [0.75, 0.5, 0.5]])
-    return space, Domain(space, Conditions(space, rows, active), np.full(3, np.nan))
+    return space, Domain(
+        space, Conditions(space, rows, active, np.ones(len(rows), dtype=bool)), np.full(3, np.nan)
+    )
 
 
 def test_conditions_are_honoured() -> None:
@@ -342,7 +344,9 @@ def test_conditional_space_is_exhausted_by_what_differs() -> None:
     space = SearchSpace({"c": CategoricalDistribution("ab"), "k": IntDistribution(0, 3)})
     active = np.array([[True, False], [True, True]])
     rows = np.array([[0.25, 0.625], [0.75, 0.625]])
-    domain = Domain(space, Conditions(space, rows, active), np.full(2, np.nan))
+    domain = Domain(
+        space, Conditions(space, rows, active, np.ones(len(rows), dtype=bool)), np.full(2, np.nan)
+    )
     tried = np.empty((0, 2))
     for seed in range(5):
         row = found(lambda rows: np.zeros(len(rows)), space, domain, tried, seed)

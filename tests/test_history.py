@@ -79,7 +79,8 @@ def test_every_state() -> None:
     trials = History().read(study, NOBODY)
 
     assert trials.columns(["x"], trials.finished)[:, 0].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    np.testing.assert_array_equal(trials.values, [5, math.nan, math.nan, 2, math.nan, math.inf])
+    values = [5, math.nan, math.inf, 2, math.inf, math.inf]
+    np.testing.assert_array_equal(trials.values, values)
     assert trials.pruned.tolist() == [False, False, True, True, True, False]
     assert trials.columns(["x"], trials.pending).tolist() == [[0.7]]
 

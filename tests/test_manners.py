@@ -292,6 +292,61 @@ def test_pruned_with_and_without_reports() -> None:
     assert_in_range(study.trials)
 
 
+@pytest.mark.parametrize("report", [None, math.nan])
+def test_a_region_that_is_pruned_without_a_report_is_left(report: float | None) -> None:
+    """As is done where a configuration is not valid, or has diverged."""
+
+    def objective(trial: Trial) -> float:
+        rate, width = trial.suggest_float("rate", 0, 1), trial.suggest_float("width", 0, 1)
+        if rate > 0.5:
+            if report is not None:
+                trial.report(report, 0)
+            raise optuna.TrialPruned
+        return (1 - rate) + (width - 0.5) ** 2
+
+    trials = optimized(hypernet(), objective, 30).trials
+    assert sum(trial.state == TrialState.PRUNED for trial in trials[10:]) < 10
+
+
+def test_a_region_of_infinities_is_left() -> None:
+    """One finite value alone, too, is better than none."""
+
+    def objective(trial: Trial) -> float:
+        x = [trial.suggest_float(f"x{i}", 0, 1) for i in range(4)]
+        return sum((one - 0.15) ** 2 for one in x) if max(x) < 0.4 else math.inf
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=0))
+    study.enqueue_trial({f"x{i}": 0.38 for i in range(4)})
+    study.optimize(objective, 30)
+    assert sum(trial.value < math.inf for trial in study.trials) > 5
+
+
+def test_two_parameters_that_decide_together_cause_no_repeats() -> None:
+    """There are eight configurations: the third parameter is asked for at one of four."""
+
+    def objective(trial: Trial) -> float:
+        a, b = trial.suggest_int("a", 0, 1), trial.suggest_int("b", 0, 1)
+        return a + b - (trial.suggest_int("c", 0, 4) / 10 if a and b else 0)
+
+    assert len({str(params) for params in params_of(optimized(hypernet(), objective, 8))}) == 8
+
+
+def test_a_trial_that_is_interrupted_does_not_undo_what_was_learnt() -> None:
+    def objective(trial: Trial) -> float:
+        model = trial.suggest_categorical("model", ["a", "b", "c"])
+        if trial.number == 5:
+            raise RuntimeError
+        x = trial.suggest_int("x", 0, 20)
+        if model == "c":
+            return abs(x - 15) / 5
+        own = sum(trial.suggest_float(f"{model}{i}", 0, 1) for i in range(2))
+        return abs(x - (4 if model == "a" else 9)) / 5 + own + 0.5
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=0))
+    study.optimize(objective, 40, catch=RuntimeError)
+    assert len({str(trial.params) for trial in study.trials}) == 40
+
+
 def test_nothing_but_pruned() -> None:
     def objective(trial: Trial) -> float:
         trial.report(quadratic(trial), step=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import numpy as np
@@ -30,6 +31,10 @@ def samples(kind: st.SearchStrategy[float]) -> st.SearchStrategy[list[float]]:
 
 
 ANY = samples(anything) | samples(near) | samples(tied) | samples(finite)
+
+
+def gain(values: Sequence[float] | Array, name: str) -> float:
+    return least_gain(np.asarray(values), np.ones(len(values), dtype=bool), name)
 
 
 def settled(values: list[float]) -> Array:
@@ -66,8 +71,10 @@ def test_settling_loses_no_digit(values: list[float]) -> None:
             assert mantissas[0] == mantissas[1]
 
 
-def test_infinities_move_to_the_ends() -> None:
-    assert settled([1.0, math.inf, -4.0, -math.inf]).tolist() == [0.125, 0.125, -0.5, -0.5]
+def test_infinities_lie_beyond_the_ends_by_as_much_as_these_lie_apart() -> None:
+    out = settled([1.0, math.inf, -4.0, -math.inf])
+    assert (32 * out).tolist() == [1, 6, -4, -9]
+    assert (settled([3.0, math.inf, 3.0]) * 16).tolist() == [3, 7, 3]
 
 
 def test_nothing_but_infinities() -> None:
@@ -89,11 +96,11 @@ def test_nothing_but_pruned() -> None:
 
 def test_diverged_trial_does_not_make_the_pruned_bad() -> None:
     """The median of the complete ones is taken after infinities moved."""
-    values = np.array([math.inf, 1.0, 3.0, 0.0])
+    values = np.array([math.inf, 1.0, math.inf, 0.0])
     pruned = np.array([False, False, False, True])
     out = settle(values, pruned)
 
-    assert out[3] == out[2] == out[0]
+    assert out[3] == out[2] == out[0] > out[1]
 
 
 # Warping.
@@ -179,9 +186,16 @@ def test_half_rank_with_a_constant_better_half() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_tie_of_the_lowest_any_gain_counts(name: str) -> None:
-    assert least_gain(np.array([0.1, 0.2, 0.2, 0.5]), name) == 0
-    assert least_gain(np.array([0.3]), name) == 0
-    assert least_gain(np.array([0.3, 0.3]), name) == 0
+    assert gain([0.1, 0.2, 0.2, 0.5], name) == 0
+    assert gain([0.3], name) == 0
+    assert gain([0.3, 0.3], name) == 0
+
+
+def test_ties_that_the_objective_has_not_returned_are_no_lattice() -> None:
+    """Pruned trials are moved to the median of the complete ones."""
+    settled = settle(np.array([1.0, 0.5, 2.0]), np.array([False, True, True]))
+    assert settled[0] == settled[1]
+    assert least_gain(settled, np.array([True, False, False]), "rank") == 0
 
 
 def test_least_gain_of_a_lattice_is_its_step() -> None:
@@ -189,12 +203,12 @@ def test_least_gain_of_a_lattice_is_its_step() -> None:
     values = np.array([0.1, 0.1, 0.15, 0.3, 0.5])
     scale = np.append(values, 0.05).std()
 
-    assert least_gain(values, "identity") == pytest.approx(0.05 / scale)
+    assert gain(values, "identity") == pytest.approx(0.05 / scale)
 
 
 def test_least_gain_of_ranks_grows_with_the_ties() -> None:
     """Ranked, a single better value is the further from the best, the more share that one."""
-    two, five = (least_gain(np.r_[np.zeros(k), np.arange(1.0, 21 - k)], "rank") for k in (2, 5))
+    two, five = (gain(np.r_[np.zeros(k), np.arange(1.0, 21 - k)], "rank") for k in (2, 5))
 
     assert five > two > 0
 
@@ -202,4 +216,4 @@ def test_least_gain_of_ranks_grows_with_the_ties() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(values=samples(tied) | samples(anything))
 def test_least_gain_is_finite_and_not_negative(name: str, values: list[float]) -> None:
-    assert 0 <= least_gain(settled(values), name) < np.inf
+    assert 0 <= gain(settled(values), name) < np.inf

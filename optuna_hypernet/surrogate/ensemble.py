@@ -93,12 +93,15 @@ class Ensemble:
         early = checkpoint(len(values))
         settled = warp.settle(values[:early], pruned[:early])
         members = self._fitted(columns, embedding[:early], settled)
+        counted = np.isfinite(values) & ~pruned
         values = warp.settle(values, pruned)
         kept = spread(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)
         posterior = Posterior(network, embedding[kept], targets, pending)
-        gain = np.array([warp.least_gain(values[kept], name) for name in members.warps])
+        gain = np.array(
+            [warp.least_gain(values[kept], counted[kept], name) for name in members.warps]
+        )
         return Belief(posterior, members.log_weights, posterior.best - gain)
 
     def _fitted(self, columns: Columns, embedding: Array, values: Array) -> Members:

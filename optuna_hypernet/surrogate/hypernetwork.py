@@ -200,7 +200,7 @@ class Hypernetwork:
 
     @staticmethod
     def _arcsine_slope(at: Covariance) -> Array:
-        """Derivative of ``angle`` by ``cosine``, which stays below 1 because β > 0."""
+        """Derivative of ``angle`` by ``cosine``, which stays below 1."""
         return np.asarray((2 / np.pi) / np.sqrt(1 - at.cosine * at.cosine))
 
 

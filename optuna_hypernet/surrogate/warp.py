@@ -22,16 +22,19 @@ NAMES = ("rank", "half-rank", "identity")
 def settle(values: Array, pruned: Mask) -> Array:
     """Values ``(n,)`` that can be computed with, smaller is better.
 
-    * Infinities move to the ends of the finite values.
     * All is scaled by a power of two to within [-1, 1]: no digit is lost, 1e300 can be squared.
+    * Infinities lie beyond the finite values, by as much as these lie apart.
     * A pruned trial, whose value is its last report, counts as no better than the median of the
       complete ones: that is what pruning says, whatever the report was.
     """
     ok = np.isfinite(values)
     if not ok.any():
         return np.sign(values)
-    values = np.clip(values, values[ok].min(), values[ok].max())
-    values = np.ldexp(values, -int(np.frexp(np.abs(values).max())[1]))
+    beyond = 0 if ok.all() else 2  # binary digits that leave room for them
+    values = np.ldexp(values, -int(np.frexp(np.abs(values[ok]).max())[1]) - beyond)
+    low, high = values[ok].min(), values[ok].max()
+    apart = (high - low) or 0.25
+    values = np.clip(values, low - apart, high + apart)
     if not pruned.all():
         values = np.where(pruned, np.maximum(values, np.median(values[~pruned])), values)
     return values
@@ -62,7 +65,7 @@ def warp(values: Array, name: str) -> Array:
     return _standard(np.where(better, (values - median) / scale, ranks))
 
 
-def least_gain(values: Array, name: str) -> float:
+def least_gain(values: Array, counted: Mask, name: str) -> float:
     """How much lower than the lowest of ``values (n,)`` a lower one would be, once warped.
 
     Where several share the lowest value, values lie on a lattice: error rates are counts. Whatever
@@ -71,10 +74,11 @@ def least_gain(values: Array, name: str) -> float:
 
     Args:
         values: Finite values.
+        counted: ``(n,)`` true where a value is one that the objective has returned.
         name: As of :func:`warp`.
     """
-    levels = np.unique(values)
-    if len(levels) < 2 or np.count_nonzero(values == levels[0]) < 2:
+    levels, counts = np.unique(values[counted], return_counts=True)
+    if len(levels) < 2 or counts[0] < 2:
         return 0.0
     warped = warp(np.append(values, levels[0] - np.diff(levels).min()), name)
     return float(warped[:-1].min() - warped[-1])
