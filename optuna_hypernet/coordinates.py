@@ -41,7 +41,8 @@ class Shaped:
 
     Attributes:
         distribution: Of every single number; all have the same range.
-        shape: Of the tensor that the training loss gets, for example ``(10, 784)``.
+        shape: Of the tensor that the training loss gets, for example ``(10, 784)``; an int is the
+            length of a vector.
 
     Raises:
         ValueError: If the shape holds anything but positive ints.
@@ -51,7 +52,8 @@ class Shaped:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
+        object.__setattr__(self, "shape", shape)
         if not all(isinstance(size, int) and size > 0 for size in self.shape):
             raise ValueError(
                 f"The shape of a Shaped hyperparameter is {self.shape!r}, but it must be a tuple "
@@ -107,7 +109,7 @@ class Coordinates:
         D: How many numbers there are in all.
 
     Raises:
-        TypeError: If an entry is not a distribution.
+        TypeError: If it is no mapping, or an entry is not a distribution.
         ValueError: If there is no entry, or one is categorical or single-valued.
     """
 
@@ -117,6 +119,11 @@ class Coordinates:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
+        if not isinstance(search_space, Mapping):
+            raise TypeError(
+                f"The search space is {search_space!r}, but it must be a dict of distributions by "
+                "name, for example {'weight_decay': FloatDistribution(1e-6, 1e-1, log=True)}."
+            )
         if not search_space:
             raise ValueError(
                 "The search space is empty. Name at least one hyperparameter, for example "

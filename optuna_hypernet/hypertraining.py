@@ -60,6 +60,7 @@ from optuna_hypernet.response.models import device_of
 # Standard deviations from the middle, for the first look at the training loss. On either side, but
 # not as far: a loss may depend on the size of a hyperparameter alone.
 _PROBES = -1.5, 1.0
+_FURTHEST = 3.0  # from the middle, where λ̂ starts: at the very ends nothing depends on z
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
 
 
@@ -142,7 +143,8 @@ class HyperTraining:
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
         device: ``"cpu"``, ``"cuda"``, ...; by default where the model is.
         seed: Non-negative int, or None for fresh randomness.
-        start: Params where λ̂ starts; by default the middle of every range.
+        start: Params where λ̂ starts, a little inside of the ends of the ranges; by default the
+            middle of each.
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
             structured response elementary and response weights get one each.
         hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
@@ -186,7 +188,7 @@ class HyperTraining:
             raise ValueError(f"clip is {clip}, but it must be positive, or None for no clipping.")
         where = device_of(model) if device is None else torch.device(device)
         self._arguments: dict[str, Any] = {
-            "search_space": dict(search_space),
+            "search_space": copy.copy(search_space),
             "train_loss": train_loss,
             "valid_loss": valid_loss,
             "train_data": train_data,
@@ -220,7 +222,11 @@ class HyperTraining:
             scheduler,
         )
         middle = torch.zeros(self.coordinates.D).to(where, dtype)
-        z = middle if start is None else self.coordinates.encode(start)
+        z = (
+            middle
+            if start is None
+            else self.coordinates.encode(start).clamp(-_FURTHEST, _FURTHEST)
+        )
         self._bilevel = self._problem.bilevel(self._response, z)
         self._look(middle)
 

@@ -171,6 +171,13 @@ def test_joint_training_reaches_the_best_decay_of_ridge() -> None:
         assert tuned.true_loss == pytest.approx(float(ridge.valid_loss(torch.tensor(best))), 1e-3)
 
 
+def test_a_start_at_an_end_of_the_range_is_left() -> None:
+    """At the very end the loss no longer depends on the coordinate."""
+    tuned = RIDGE.training(start={"decay": DECAY.low}).fit(1500)
+    assert abs(math.log(tuned.params["decay"] / RIDGE.best_decay())) < 0.3
+    assert not tuned.at_bound
+
+
 def test_simplified_joint_training_comes_near() -> None:
     ridge = Ridge()
     tuned = ridge.training().fit_simplified(1500)
@@ -664,6 +671,23 @@ def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
         assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
 
 
+def test_predictions_start_a_loader_once() -> None:
+    starts = 0
+
+    class Counting:
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal starts
+            starts += 1
+            return iter([RIDGE.valid, RIDGE.valid])
+
+    training = RIDGE.training(valid_data=Counting())
+    starts = 0
+    losses = [training.predict({"decay": 0.1 * i}, examples=10) for i in range(1, 9)]
+    assert starts == 1
+    assert losses[0] == training.predict({"decay": 0.1})  # both batches are the same
+    assert len(set(losses)) > 1 or training.trained == 0
+
+
 def test_two_threads_do_not_share_randomness() -> None:
     alone = [noisy(seed=seed).fit(12, finish=0).true_loss for seed in (1, 2)]
     before = torch.get_rng_state()
@@ -738,6 +762,7 @@ class Once:
         ({"start": {"decoy": 1.0}}, ValueError, r"Unknown: \['decoy'\]"),
         ({"start": {"decay": 100.0}}, ValueError, "not inside"),
         ({"start": {"decay": 0.0}}, ValueError, "not inside"),
+        ({"search_space": [DECAY]}, TypeError, "must be a dict of distributions by name"),
         ({"start": {"decay": "a"}}, ValueError, "'decay' got 'a', which is no number"),
         ({"optimizer": 0.1}, TypeError, r"optimizer is 0\.1, which cannot be called"),
         (

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.losses import n_rows
 
 
 class Batches:
@@ -62,6 +63,7 @@ class Batches:
         self._index = 0  # batches taken from the present pass
         self._iterator: Iterator[Any] | None = None
         self._own_at_start: list[Tensor] = []
+        self._first: tuple[int, list[Any]] = (0, [])
 
     def next(self) -> Any:
         """The next batch, on the device; a new pass starts where one ends."""
@@ -97,6 +99,18 @@ class Batches:
             self._set_own(before)
         if empty:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
+
+    def first(self, examples: int) -> list[Any]:
+        """The first batches that hold so many examples, once taken: starting a loader costs."""
+        if self._first[0] != examples:
+            batches, count = [], 0
+            for batch in self.all():
+                batches.append(batch)
+                count += n_rows(batch)
+                if count >= examples:
+                    break
+            self._first = examples, batches
+        return self._first[1]
 
     def __len__(self) -> int:
         """How many batches one pass has; without a length of the data, they are counted."""

@@ -229,14 +229,13 @@ class Bilevel:
         Over all validation data, or over the first batches that hold so many examples.
         """
         total, count = 0.0, 0
+        batches = self._valid.all() if examples is None else self._valid.first(examples)
         with torch.no_grad():
-            for batch in self._valid.all():
+            for batch in batches:
                 with private_randomness(derive(self._seed, _EVALUATE), z.device):
                     loss = float(self._response.valid_loss(z, batch))
                 total += loss * n_rows(batch)
                 count += n_rows(batch)
-                if examples is not None and count >= examples:
-                    break
         return total / count
 
     def resize(self, train: float, valid: float) -> None:

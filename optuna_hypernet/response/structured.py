@@ -49,7 +49,7 @@ from optuna_hypernet.response.models import set_modes
 
 _HIGHEST_RATE = 0.95  # beyond it 1/(1 - rate), by which dropout scales, explodes
 
-_ROUNDING = 1e-3  # what single precision may leave of a difference that should be none
+_ROUNDING = 1e-4  # what single precision may leave of a difference that should be none
 
 EVERYTHING = ("",)  # the path of the model itself: nothing responds, which is ordinary training
 
