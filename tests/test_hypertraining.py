@@ -671,6 +671,30 @@ def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
         assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
 
 
+def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
+    """Among them such as are made anew by every pass, which one with several λ would spoil."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(3, 1)
+            self.register_buffer("level", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x)
+            if self.training:
+                self.level = 0.9 * self.level + 0.1 * (y.detach().mean() + 1)
+            return y
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["decay"] * model.body.weight.square().sum()
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+    training = HyperTraining(Counting(), SPACE, loss, squared, data, data, seed=0)
+    assert float(training.best_response({"decay": 1.0}).level) == 0
+    assert float(training.fit_simplified(10, finish=0).model.level) != 0
+
+
 def test_predictions_start_a_loader_once() -> None:
     starts = 0
 

@@ -65,9 +65,8 @@ class Weights:
         check_losses(train_loss, valid_loss)
         check_model(model)
         self._plain = copy.deepcopy(model).to(device)  # never called
-        self._model = copy.deepcopy(self._plain)
-        self._modes = modes_of(self._model)
-        self._problem = _Problem(self._model)
+        self._modes = modes_of(self._plain)
+        self._afresh()
         self._train_loss = train_loss
         self._valid_loss = valid_loss
         self._shapes = {n: p.shape for n, p in self._model.named_parameters() if p.requires_grad}
@@ -189,6 +188,7 @@ class Weights:
                 self._train_at_once(weights.expand(len(hps), -1), rows, batch)
         except RuntimeError:
             self._at_once = False
+        self._afresh()  # without what these passes have left in buffers
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
@@ -221,6 +221,11 @@ class Weights:
             for name, buffer in self._model.named_buffers():
                 buffer.copy_(state["buffers"][name])
         self._initial = self._flat()
+
+    def _afresh(self) -> None:
+        """Makes the model that is called."""
+        self._model = copy.deepcopy(self._plain)
+        self._problem = _Problem(self._model)
 
     def _flat(self) -> Tensor:
         named = self._plain.named_parameters()
