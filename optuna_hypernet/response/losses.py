@@ -109,19 +109,19 @@ def came(value: Any) -> str:
 
 def n_rows(batch: Any) -> int:
     """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
-    return next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1)
+    return next((len(tensor) for tensor in tensors(batch) if tensor.ndim), 1)
 
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
+def tensors(batch: Any) -> Iterator[Tensor]:
     """Those in tuples, lists, mappings and dataclasses, in order."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
         for part in batch.values():
-            yield from _tensors(part)
+            yield from tensors(part)
     elif isinstance(batch, tuple | list):
         for part in batch:
-            yield from _tensors(part)
-    elif is_dataclass(batch):
+            yield from tensors(part)
+    elif is_dataclass(batch) and not isinstance(batch, type):
         for field in fields(batch):
-            yield from _tensors(getattr(batch, field.name))
+            yield from tensors(getattr(batch, field.name))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 from torch import nn
+
+from optuna_hypernet.response.losses import tensors
 
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -92,17 +92,8 @@ def copied(model: _Module) -> _Module:
     the others, cannot be copied; the next pass makes it anew.
     """
     left = [value for module in model.modules() for value in vars(module).values()]
-    memo = {id(one): None for value in left for one in _tensors(value) if one.grad_fn is not None}
+    memo = {id(one): None for value in left for one in tensors(value) if one.grad_fn is not None}
     return copy.deepcopy(model, memo)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Those in a tensor, or in a list, tuple or dict of them; not those of modules."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
 
 
 def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn.Module:
