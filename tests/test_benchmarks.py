@@ -265,6 +265,7 @@ def test_readme_has_the_table_that_the_archive_tells() -> None:
             "f0[24579]-*,f1[1-46-9]-*,f2[1-4]-*",
             170,
         ),
+        ("mixed-integer functions in 5-D", "mixint", "functions.npz", "*-5d-*", 240),
     ],
 )
 def test_readme_has_the_ratios_that_the_archives_tell(
