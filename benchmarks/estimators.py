@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -15,6 +17,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import ElasticNet
 from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge
 from sklearn.linear_model import SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -22,8 +25,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.preprocessing import QuantileTransformer
+from sklearn.preprocessing import SplineTransformer
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from benchmarks.problem import Params
 
@@ -192,6 +197,50 @@ def build_nystroem(params: Params) -> BaseEstimator:
     return standardized(LogisticRegression(C=params["C"], max_iter=60), features)
 
 
+def suggest_tree(trial: optuna.Trial) -> Params:
+    return {
+        "criterion": trial.suggest_categorical("criterion", ["gini", "entropy"]),
+        "max_depth": trial.suggest_int("max_depth", 1, 30),
+        "max_features": trial.suggest_float("max_features", 0.05, 1.0),
+        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 1, 256, log=True),
+        "ccp_alpha": trial.suggest_float("ccp_alpha", 1e-6, 1e-1, log=True),
+    }
+
+
+def build_tree(params: Params) -> BaseEstimator:
+    return DecisionTreeClassifier(random_state=0, **params)
+
+
+def suggest_discriminant(trial: optuna.Trial) -> Params:
+    return {
+        "n_components": trial.suggest_float("n_components", 0.2, 0.999),
+        "whiten": trial.suggest_categorical("whiten", [False, True]),
+        "reg_param": trial.suggest_float("reg_param", 1e-5, 1.0, log=True),
+    }
+
+
+def build_discriminant(params: Params) -> BaseEstimator:
+    """`n_components` is the share of the variance that is kept."""
+    options = {name: value for name, value in params.items() if name != "reg_param"}
+    components = PCA(svd_solver="full", **options)
+    return standardized(QuadraticDiscriminantAnalysis(reg_param=params["reg_param"]), components)
+
+
+def suggest_splines(trial: optuna.Trial) -> Params:
+    return {
+        "n_knots": trial.suggest_int("n_knots", 2, 12),
+        "degree": trial.suggest_int("degree", 1, 4),
+        "knots": trial.suggest_categorical("knots", ["uniform", "quantile"]),
+        "extrapolation": trial.suggest_categorical("extrapolation", ["constant", "linear"]),
+        "alpha": trial.suggest_float("alpha", 1e-4, 1e4, log=True),
+    }
+
+
+def build_splines(params: Params) -> BaseEstimator:
+    options = {name: value for name, value in params.items() if name != "alpha"}
+    return standardized(Ridge(alpha=params["alpha"]), SplineTransformer(**options))
+
+
 SVM: Space = (suggest_svm, build_svm)
 FOREST: Space = (suggest_forest, build_forest)
 EXTRA_TREES: Space = (suggest_extra_trees, build_extra_trees)
@@ -203,3 +252,6 @@ KERNEL_RIDGE: Space = (suggest_kernel_ridge, build_kernel_ridge)
 NEIGHBORS: Space = (suggest_neighbors, build_neighbors)
 SGD: Space = (suggest_sgd, build_sgd)
 NYSTROEM: Space = (suggest_nystroem, build_nystroem)
+TREE: Space = (suggest_tree, build_tree)
+DISCRIMINANT: Space = (suggest_discriminant, build_discriminant)
+SPLINES: Space = (suggest_splines, build_splines)

@@ -9,6 +9,7 @@ configurations.
 import argparse
 import json
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from benchmarks import runs
 from benchmarks import samplers
 from benchmarks import suites
+from benchmarks import trainings
 from benchmarks.problem import Reference
 
 
@@ -62,12 +64,12 @@ def main(args: argparse.Namespace) -> int:
     wanted = {name: suite for suite in chosen for name in suites.select(suite, "*")}
     for name, suite in tqdm(wanted.items(), unit="problem"):
         reference = suites.problem(suite, name).reference()
-        if name in suites.SUITES["trainings"]:  # in whichever suite it was chosen
+        if name in trainings.TRAININGS:  # in whichever suite it was chosen
             best = min(reference.optimum, known.get(name, reference).optimum)
             reference = Reference(best, reference.median)
         known[name] = reference
-    for url in args.storage if "trainings" in chosen else []:
-        for name, value in best_found(url, "trainings").items():
+    for url, suite in product(args.storage, {"trainings", "held-out"} & set(chosen)):
+        for name, value in best_found(url, suite).items():
             known[name] = Reference(min(value, known[name].optimum), known[name].median)
     save(known)
     print(f"{len(wanted)} of {len(known)} references written to {FILE.name}")

