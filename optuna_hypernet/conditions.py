@@ -29,21 +29,25 @@ class Conditions:
     Optuna's define-by-run objectives never say on what a parameter depends. A rule is believed
     when no trial so far contradicts it; values of the parent that no trial had are allowed. A
     parameter that is not always asked for, and that no rule explains, is taken as active. But a
-    row that agrees with a complete trial in all that this one asked for would ask for no more.
+    row that agrees with a complete trial in all that this one asked for would ask for no more, if
+    all parameters were known by then (an objective may have got new ones since, and a trial that
+    was added may say little) and none outside of the space can be the reason.
 
     A trial that ended before its time has asked for what it asked, but may not have come to the
-    rest. So it says of a parameter that it is not asked for only at values of the parent that no
-    complete trial had, and with another that says the same: a branch that always fails is not to
-    be tried again and again.
+    rest. So it says of a parameter that it is not asked for only where no complete trial was, and
+    with another that says the same: a branch that always fails is not to be tried again and again.
 
     Args:
         space: The search space.
-        rows: ``(n, d)`` of the trials.
+        rows: ``(n, d)`` of the trials, in the order in which they finished.
         active: ``(n, d)`` what each trial asked for.
         complete: ``(n,)`` those that came to their end.
+        elsewhere: ``(n,)`` those that may depend on a parameter outside of the space.
     """
 
-    def __init__(self, space: SearchSpace, rows: Array, active: Mask, complete: Mask) -> None:
+    def __init__(
+        self, space: SearchSpace, rows: Array, active: Mask, complete: Mask, elsewhere: Mask
+    ) -> None:
         self._space = space
         self._hash = np.random.default_rng(1).random(space.d)
         levels = space.levels(rows)
@@ -54,7 +58,8 @@ class Conditions:
             if not active[:, child].all()
         ]
         self._rules = [rule for rule in rules if rule is not None]
-        self._seen = self._unexplained(rows[complete], active[complete])
+        known = np.logical_or.accumulate(active, axis=0).all(1) & ~elsewhere
+        self._seen = self._unexplained(rows, active, np.where(complete, 2, 1) * known)
 
     def active(self, rows: Array) -> Mask:
         """Active mask ``(n, d)`` of rows of configurations."""
@@ -72,18 +77,22 @@ class Conditions:
                 mask[:, rule.child] = mask[:, rule.parent] & allowed
         return mask
 
-    def _unexplained(self, rows: Array, active: Mask) -> list[tuple[Mask, Array]]:
-        """What complete trials asked for where rules say otherwise, and the keys of those rows."""
-        odd = (self._ruled(rows) != active).any(1)
+    def _unexplained(
+        self, rows: Array, active: Mask, votes: NDArray[np.int64]
+    ) -> list[tuple[Mask, Array]]:
+        """What trials asked for where rules say otherwise, and the keys of rows with two votes."""
+        odd = (votes > 0) & (self._ruled(rows) != active).any(1)
         found = []
         for asked in np.unique(active[odd], axis=0):
             keys, same = self._keys(rows, asked), (active == asked).all(1)
-            found.append((asked, np.setdiff1d(keys[same], keys[~same])))  # chance asks for more
+            places, at = np.unique(keys[same], return_inverse=True)
+            certain = places[np.bincount(at, votes[same]) >= 2]
+            found.append((asked, np.setdiff1d(certain, keys[~same])))  # chance asks for more
         return found
 
     def _keys(self, rows: Array, asked: Mask) -> Array:
         """One number ``(n,)`` per row, of what ``asked (d,)`` marks of it."""
-        return np.asarray((rows[:, asked] * self._hash[asked]).sum(1))
+        return np.asarray(np.ascontiguousarray(rows[:, asked] * self._hash[asked]).sum(1))
 
     def _rule(
         self,

@@ -16,6 +16,7 @@ from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
+from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
 from optuna_hypernet.surrogate.hypernetwork import Columns
@@ -60,7 +61,9 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     asked = active.any(1)
     usable = asked & ~np.isnan(trials.values)
     complete = usable & ~trials.pruned
-    domain = _domain(request, Conditions(space, rows[asked], active[asked], complete[asked]))
+    elsewhere = _depends_elsewhere(space, trials)
+    conditions = Conditions(space, *(of[asked] for of in (rows, active, complete, elsewhere)))
+    domain = _domain(request, conditions)
     tried = np.concatenate([rows[asked], running])
     inputs: Embedding = space
     needed = max(request.n_startup_trials, 1)
@@ -102,11 +105,23 @@ def _sequence(request: Request) -> Array:
     return np.asarray(sequence.random(_N_POINTS))
 
 
+def _depends_elsewhere(space: SearchSpace, trials: Trials) -> Mask:
+    """Which finished trials ``(n,)`` had a parameter outside of ``space`` that trials differ in.
+
+    One that is fixed by now, say: what they did not ask for may be due to it.
+    """
+    others = [name for name in trials.names if name not in space.distributions]
+    table = trials.columns(others, trials.finished)
+    least, most = np.fmin.reduce(table, initial=np.inf), np.fmax.reduce(table, initial=-np.inf)
+    return np.asarray((~np.isnan(table[:, least < most])).any(1))
+
+
 def draw(request: Request) -> Array:
     """A uniformly random row ``(d,)``: what is left when the surrogate fails."""
     nothing = np.empty((0, request.space.d))
     none = nothing.astype(bool)
-    domain = _domain(request, Conditions(request.space, nothing, none, none[:, 0]))
+    nobody = none[:, 0]
+    domain = _domain(request, Conditions(request.space, nothing, none, nobody, nobody))
     return np.asarray(domain.project(_generator(request).random((1, request.space.d)))[0][0])
 
 

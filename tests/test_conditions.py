@@ -20,6 +20,8 @@ from optuna_hypernet.space import internal_row
 X = FloatDistribution(0, 1)
 MODEL = CategoricalDistribution(["svm", "forest", "net"])
 SOLVER = CategoricalDistribution(["adam", "sgd"])
+BOTH = CategoricalDistribution([0, 1])
+TOGETHER = SearchSpace({"a": BOTH, "b": BOTH, "c": IntDistribution(0, 4)})
 SPACE = SearchSpace(
     {"a_model": MODEL, "c": X, "depth": IntDistribution(1, 9), "momentum": X, "solver": SOLVER}
 )
@@ -41,10 +43,15 @@ def encoded(space: SearchSpace, trials: list[dict[str, Any]]) -> tuple[Any, Mask
 
 
 def learnt(
-    space: SearchSpace, trials: list[dict[str, Any]], ended_early: Sequence[int] = ()
+    space: SearchSpace,
+    trials: list[dict[str, Any]],
+    ended_early: Sequence[int] = (),
+    depend_elsewhere: Sequence[int] = (),
 ) -> Conditions:
     rows, mask = encoded(space, trials)
-    return Conditions(space, rows, mask, ~np.isin(np.arange(len(rows)), ended_early))
+    numbers = np.arange(len(rows))
+    complete, elsewhere = ~np.isin(numbers, ended_early), np.isin(numbers, depend_elsewhere)
+    return Conditions(space, rows, mask, complete, elsewhere)
 
 
 def active(conditions: Conditions, space: SearchSpace, **params: Any) -> set[str]:
@@ -98,13 +105,60 @@ def test_a_branch_that_fails_again_and_again_asks_for_nothing(times: int, known:
 
 def test_what_a_trial_did_not_ask_for_where_no_rule_says_so_is_inactive_there() -> None:
     """Both choices together decide, which no rule about one of them can say."""
-    both = CategoricalDistribution([0, 1])
-    space = SearchSpace({"a": both, "b": both, "c": IntDistribution(0, 4)})
-    trials = [{"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}, {"a": 1, "b": 1, "c": 2}]
+    trials = [{"a": 1, "b": 1, "c": 2}, {"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}]
+    conditions = learnt(TOGETHER, trials)
+
+    assert active(conditions, TOGETHER, a=0, b=1, c=3) == {"a", "b"}
+    assert active(conditions, TOGETHER, a=1, b=1, c=3) == {"a", "b", "c"}
+
+
+def test_nor_is_what_two_trials_that_ended_early_did_not_come_to() -> None:
+    """Pairs that cannot be trained, say, and end before anything else is asked for."""
+    trials = [{"a": 1, "b": 1, "c": 2}, {"a": 0, "b": 0, "c": 2}]
+    trials += [{"a": 0, "b": 1}, {"a": 0, "b": 1}, {"a": 1, "b": 0}, {"a": 1, "b": 1}]
+    trials += [{"a": 1, "b": 1}]
+    conditions = learnt(TOGETHER, trials, ended_early=range(2, 7))
+
+    assert active(conditions, TOGETHER, a=0, b=1) == {"a", "b"}
+    assert active(conditions, TOGETHER, a=1, b=0) == {"a", "b", "c"}  # once may be an accident
+    assert active(conditions, TOGETHER, a=1, b=1) == {"a", "b", "c"}  # another asked for more
+
+
+def test_a_parameter_that_the_objective_got_later_is_asked_for_everywhere() -> None:
+    grid = [{"a": a, "b": b} for a in (0, 1) for b in (0, 1)]
+    conditions = learnt(TOGETHER, [*grid, {"a": 1, "b": 0, "c": 2}, {"a": 0, "b": 1, "c": 3}])
+
+    for params in grid:
+        assert active(conditions, TOGETHER, **params) == {"a", "b", "c"}
+
+
+def test_what_may_be_due_to_a_parameter_outside_of_the_space_says_nothing() -> None:
+    trials = [
+        {"a": 1, "b": 1, "c": 2},
+        {"a": 0, "b": 0, "c": 2},
+        {"a": 0, "b": 1},
+        {"a": 1, "b": 0},
+    ]
+    conditions = learnt(TOGETHER, trials, depend_elsewhere=[2])
+
+    assert active(conditions, TOGETHER, a=0, b=1) == {"a", "b", "c"}
+    assert active(conditions, TOGETHER, a=1, b=0) == {"a", "b"}
+
+
+def test_a_known_row_is_recognised_alone_as_among_others() -> None:
+    """Whatever the order of its sum."""
+    rng = np.random.default_rng(0)
+    names = [f"x{i}" for i in range(12)]
+    space = SearchSpace(dict.fromkeys(names, X))
+    trials = [dict(zip(names, rng.random(12), strict=True)) for _ in range(21)]
+    for trial in trials[1:]:
+        del trial[str(rng.choice(names))]
+    rows, mask = encoded(space, trials)
     conditions = learnt(space, trials)
 
-    assert active(conditions, space, a=0, b=1, c=3) == {"a", "b"}
-    assert active(conditions, space, a=1, b=1, c=3) == {"a", "b", "c"}
+    assert not mask[1:].all(1).any()
+    for row, asked_for in zip(rows, mask, strict=True):
+        np.testing.assert_array_equal(conditions.active(row[None])[0], asked_for)
 
 
 def test_whatever_was_asked_for_is_active_there() -> None:
@@ -154,8 +208,8 @@ def test_unexplained_is_active() -> None:
     """Asked for at random, or by a continuous parent: nothing discrete explains it."""
     space = SearchSpace({"x": X, "y": X, "c": SOLVER})
     trials: list[dict[str, Any]] = [
-        {"x": 0.1, "c": "adam"},
         {"x": 0.9, "c": "adam", "y": 0.5},
+        {"x": 0.1, "c": "adam"},
         {"x": 0.2, "c": "sgd"},
         {"x": 0.8, "c": "sgd", "y": 0.5},
     ]
