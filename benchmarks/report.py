@@ -227,7 +227,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samplers", help="only these, comma-separated (default: all)")
     parser.add_argument("--ours", help="the sampler that p values are about (default: hypernet)")
     parser.add_argument("--out", type=Path, help="write the HTML page to this file")
-    parser.add_argument("--archive", type=Path, help="write all that was read to this .npz file")
+    parser.add_argument("--archive", type=npz, help="write all that was read to this .npz file")
     parser.add_argument("--plots", type=Path, help="write each suite's curves to this folder, SVG")
 
 
@@ -270,12 +270,20 @@ def main(args: argparse.Namespace) -> int:
     if args.out:
         write(args.out, page(comparisons, ours))
     if args.archive:
+        args.archive.parent.mkdir(parents=True, exist_ok=True)
         runs.archive(list(read.values()), args.archive)
         print(f"studies written to {args.archive}", file=sys.stderr)
     if args.plots:
         for comparison in comparisons:
             write(args.plots / f"{comparison.suite}.svg", figures.regret_curves(comparison))
     return 0
+
+
+def npz(text: str) -> Path:
+    """A path as `--storage` will know it again."""
+    if not text.endswith(runs.SUFFIX):
+        raise argparse.ArgumentTypeError(f"{text} does not end in {runs.SUFFIX}")
+    return Path(text)
 
 
 def write(path: Path, text: str) -> None:

@@ -126,7 +126,8 @@ def run_study(task: Task) -> str:
 
 def failures(trials: list[FrozenTrial]) -> str:
     """How many trials failed, and of what the first one did; nothing if none did."""
-    errors = [trial.user_attrs["error"] for trial in trials if trial.state == TrialState.FAIL]
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    errors = [trial.user_attrs.get("error", "a value that is no number") for trial in failed]
     return (
         f"{len(errors)} of {len(trials)} trials failed, the first of {errors[0]}" if errors else ""
     )

@@ -237,8 +237,9 @@ class HyperTraining:
         if self._response.per_example:
             ends = [z.expand(n_rows(batch), -1) for z in ends]
         hps = [self.coordinates.natural(z) for z in ends]
-        self._response.probe(hps, batch, self._problem.seed)
-        self._bilevel.evaluate(self._bilevel.z.detach())
+        with self._response.trying():
+            self._response.probe(hps, batch, self._problem.seed)
+            self._bilevel.evaluate(self._bilevel.z.detach())
 
     @property
     def params(self) -> dict[str, Any]:
@@ -264,8 +265,11 @@ class HyperTraining:
                 same for all ``params``; by default all validation data are used.
 
         Raises:
-            ValueError: If ``params`` are not of the search space.
+            TypeError: If ``examples`` is not an int.
+            ValueError: If ``params`` are not of the search space, or ``examples`` not positive.
         """
+        if examples is not None:
+            check_count("examples", examples, 1)
         return self._bilevel.evaluate(self.coordinates.encode(params), examples)
 
     def best_response(self, params: Params) -> nn.Module:
@@ -384,8 +388,9 @@ class HyperTraining:
         and the errors see :meth:`fit`.
         """
         self._check_whole("fit_globally")
-        for name, value in (("steps", steps), ("samples", samples), ("descent", descent)):
-            check_count(name, value, 1)
+        steps = check_count("steps", steps, 1)
+        samples = check_count("samples", samples, 1)
+        descent = check_count("descent", descent, 1)
         plan = Plan(Everywhere(), samples, warm_up=steps, cycles=descent, ratio=0)
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
         return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
@@ -404,9 +409,9 @@ class HyperTraining:
             ValueError: If there is no candidate, or one is not of the search space.
             FloatingPointError: If a loss is not finite.
         """
-        if isinstance(candidates, int):
-            check_count("candidates", candidates, 1)
-            draws = Everywhere()(self._bilevel.z, candidates, generator(self._problem.seed, 1))
+        if not isinstance(candidates, Sequence):
+            number = check_count("candidates", candidates, 1)
+            draws = Everywhere()(self._bilevel.z, number, generator(self._problem.seed, 1))
             candidates = [self.coordinates.decode(z) for z in draws]
         if not candidates:
             raise ValueError("There are no candidates. Pass some params, or a positive number.")
@@ -520,9 +525,8 @@ class HyperTraining:
             return (3000 if steps is None else steps), None
         if steps is not None:
             raise ValueError(f"steps is {steps} and epochs is {epochs}. Pass one of the two.")
-        check_count("epochs", epochs, 1)
         batches = len(self._problem.train_batches())
-        return epochs * batches, batches
+        return check_count("epochs", epochs, 1) * batches, batches
 
     def _run(self, plan: Plan, options: Options, finish: int) -> Tuned:
         check_count("finish", finish, 0)

@@ -77,12 +77,12 @@ class Manner:
                 "of a batch. Leave it out."
             )
         return joint(
-            Around(self.scale if scale is None else scale),
+            Around(self.scale if scale is None else float(scale)),
             self.samples if samples is None else samples,
             steps,
             ratio,
             int(steps * self.warm_up) if warm_up is None else warm_up,
-            self.entropy if entropy is None else entropy,
+            self.entropy if entropy is None else float(entropy),
         )
 
 

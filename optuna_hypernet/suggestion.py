@@ -61,8 +61,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
     asked = active.any(1)
     usable = asked & ~np.isnan(trials.values)
     complete = usable & ~trials.pruned
-    elsewhere = _depends_elsewhere(space, trials)
-    conditions = Conditions(space, *(of[asked] for of in (rows, active, complete, elsewhere)))
+    elsewhere = _depends_elsewhere(space, trials)[asked]
+    conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere)
     domain = _domain(request, conditions)
     tried = np.concatenate([rows[asked], running])
     inputs: Embedding = space

@@ -181,7 +181,7 @@ def test_an_archive_tells_the_same_as_the_storage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    archive = tmp_path / "studies.npz"
+    archive = tmp_path / "new folder" / "studies.npz"
 
     def report(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["benchmarks", "report", *arguments])
@@ -292,6 +292,7 @@ def test_readme_has_the_ratios_that_the_archives_tell(
         (f"report --storage {ARCHIVE} --suite tabels", "unknown suite 'tabels'; there are: "),
         (f"report --storage {ARCHIVE} --problems x", "unknown problem 'x'; there are: "),
         ("report --storage sqlite:///x.db", "no storage 'sqlite:///x.db'; in this folder: "),
+        ("report --archive studies", "argument --archive: studies does not end in .npz"),
         ("report --storage x.npz", "no archive 'x.npz' ([Errno 2] No such file"),
         ("reprot", "invalid choice: 'reprot'"),
     ],
@@ -341,6 +342,11 @@ def test_run_tells_what_failed() -> None:
     ]
     assert runner.failures(trials) == "2 of 3 trials failed, the first of ValueError: one"
     assert not runner.failures(trials[1:2])
+    of_optuna = [optuna.trial.create_trial(state=TrialState.FAIL)]  # for a value of NaN
+    assert (
+        runner.failures(of_optuna)
+        == "1 of 1 trials failed, the first of a value that is no number"
+    )
 
 
 def test_what_is_not_installed_is_named(

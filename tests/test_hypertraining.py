@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from interruptions import Interrupted
@@ -19,7 +20,9 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from torch import Tensor
 from torch import nn
+from torch.utils.data import BatchSampler
 from torch.utils.data import DataLoader
+from torch.utils.data import RandomSampler
 from torch.utils.data import TensorDataset
 from torch.utils.data import WeightedRandomSampler
 
@@ -521,14 +524,22 @@ def test_a_resumed_run_has_the_weights_that_it_began_with(tmp_path: Path) -> Non
     )
 
 
-def test_a_resumed_sampler_goes_on_with_its_own_generator(tmp_path: Path) -> None:
-    x, y = RIDGE.train
+def by_examples(rows: TensorDataset, own: torch.Generator) -> DataLoader[Any]:
+    sampler = WeightedRandomSampler(torch.ones(len(rows)).tolist(), len(rows), generator=own)
+    return DataLoader(rows, 4, sampler=sampler)
 
+
+def by_batches(rows: TensorDataset, own: torch.Generator) -> DataLoader[Any]:
+    sampler = BatchSampler(RandomSampler(rows, generator=own), 4, drop_last=False)
+    return DataLoader(rows, batch_size=None, sampler=sampler)
+
+
+@pytest.mark.parametrize("loader", [by_examples, by_batches])
+def test_a_resumed_sampler_goes_on_with_its_own_generator(tmp_path: Path, loader: Any) -> None:
     def training(valid_loss: Any = squared) -> HyperTraining:
         own = torch.Generator().manual_seed(5)
-        sampler = WeightedRandomSampler(torch.ones(len(x)), len(x), generator=own)
-        loader = DataLoader(TensorDataset(x, y), 4, sampler=sampler)
-        return RIDGE.training(train_data=loader, valid_loss=valid_loss)
+        data = loader(TensorDataset(*RIDGE.train), own)
+        return RIDGE.training(train_data=data, valid_loss=valid_loss)
 
     whole = training().fit(60)
     with pytest.raises(Interrupted):
@@ -555,6 +566,36 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         RIDGE.training().fit(60, checkpoint=tmp_path / "junk.pt")
     with pytest.raises(ValueError, match="there is no folder"):
         RIDGE.training().fit(60, checkpoint=tmp_path / "nowhere" / "run.pt")
+    torch.save({"model": 1}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt is of another run"):
+        RIDGE.training().fit(60, checkpoint=tmp_path / "model.pt")
+
+
+def test_a_run_with_other_data_is_not_resumed(tmp_path: Path) -> None:
+    rows, file = TensorDataset(*RIDGE.train), tmp_path / "run.pt"
+    cut = RIDGE.training(train_data=DataLoader(rows, 2), valid_loss=interrupting(squared, 40))
+    with pytest.raises(Interrupted):
+        cut.fit(60, checkpoint=file)
+    with pytest.raises(ValueError, match=r"batches of train_data had been taken .* now one has 1"):
+        RIDGE.training(train_data=DataLoader(rows, 12)).fit(60, checkpoint=file)
+    drawing = DataLoader(rows, 2, shuffle=True, generator=torch.Generator())
+    with pytest.raises(ValueError, match="train_data had 0 generators of its own, but now has 1"):
+        RIDGE.training(train_data=drawing).fit(60, checkpoint=file)
+
+
+def test_numbers_may_be_those_of_numpy(tmp_path: Path) -> None:
+    """A checkpoint holds Python's alone: nothing else may be read from a file."""
+
+    def numpy_adam(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=np.float64(1e-2))
+
+    whole = noisy(optimizer=numpy_adam).fit(60, warm_up=10, patience=9, scale=0.2)
+    options: dict[str, Any] = {"warm_up": np.int64(10), "patience": np.int32(9)}
+    options |= {"scale": np.float64(0.2), "checkpoint": tmp_path / "run.pt"}
+    with pytest.raises(Interrupted):
+        noisy(optimizer=numpy_adam, valid_loss=interrupting(squared, 25)).fit(60, **options)
+    assert same(noisy(optimizer=numpy_adam).fit(np.int64(60), **options), whole)  # type: ignore[arg-type]
+    assert len(noisy().cross_validate(np.int64(2), 3).path) == 2  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -679,9 +720,11 @@ def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
             super().__init__()
             self.body = nn.Linear(3, 1)
             self.register_buffer("level", torch.zeros(()))
+            self.register_buffer("passes", torch.zeros(()))
 
         def forward(self, x: Tensor) -> Tensor:
             y: Tensor = self.body(x)
+            self.passes += 1
             if self.training:
                 self.level = 0.9 * self.level + 0.1 * (y.detach().mean() + 1)
             return y
@@ -691,8 +734,72 @@ def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
 
     data = [tuple(part.float() for part in RIDGE.train)]
     training = HyperTraining(Counting(), SPACE, loss, squared, data, data, seed=0)
-    assert float(training.best_response({"decay": 1.0}).level) == 0
+    assert not any(training.best_response({"decay": 1.0}).buffers())
     assert float(training.fit_simplified(10, finish=0).model.level) != 0
+    assert float(training.fit(10, finish=0).model.level) != 0  # two λ at once
+
+
+class Masked(nn.Module):
+    """Keeps a mask as long as the batch, made when it is first called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 1)
+        self.register_buffer("mask", None)
+        self.register_buffer("longer", torch.ones(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mask is None or len(self.mask) != len(x):
+            self.mask = torch.ones(len(x), 1)
+            self.longer = torch.ones(len(x), 1)
+        y: Tensor = self.body(x) * self.mask * self.longer
+        return y
+
+
+@pytest.mark.parametrize("response", ["low-rank", "structured"])
+def test_buffers_may_be_made_and_resized_on_the_way(tmp_path: Path, response: Any) -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        if response == "structured":
+            return (model(batch[0]) - batch[1]).square().mean(1) + hp["decay"] * squared_norm(
+                model
+            )
+        return squared(model, batch) + hp["decay"] * model.body.weight.square().sum()
+
+    model = Masked()
+
+    def training(valid_loss: Any = squared) -> HyperTraining:
+        train, valid = ([tuple(part.float() for part in data)] for data in (RIDGE.train, rest))
+        options: dict[str, Any] = {"response": response, "seed": 0}
+        return HyperTraining(
+            copy.deepcopy(model), SPACE, loss, valid_loss, train, valid, **options
+        )
+
+    rest = tuple(part[:5] for part in RIDGE.valid)
+    whole, file = training().fit(20), tmp_path / "run.pt"
+    with pytest.raises(Interrupted):
+        training(interrupting(squared, 20)).fit(20, checkpoint=file)
+    assert same(training().fit(20, checkpoint=file), whole)
+    again = training()
+    again.fit(20)
+    assert copy.deepcopy(again).predict({"decay": 1.0}) == again.predict({"decay": 1.0})
+
+
+def test_a_loss_may_change_the_batch_that_it_is_given() -> None:
+    x, y = RIDGE.valid
+
+    def changing(model: nn.Module, batch: Any) -> Tensor:
+        target = batch.pop("y")
+        return (model(batch["x"].mul_(2.0)) - target).square().mean()
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            return iter([{"x": x.clone(), "y": y}])
+
+    training = RIDGE.training(valid_loss=changing, valid_data=Loader())
+    predicted = [training.predict({"decay": 1.0}, examples=1) for _ in range(3)]
+    assert predicted == 3 * [training.predict({"decay": 1.0})]
+    with pytest.raises(ValueError, match="examples is 0, but it must be at least 1"):
+        training.predict({"decay": 1.0}, examples=0)
 
 
 def test_predictions_start_a_loader_once() -> None:

@@ -1156,6 +1156,31 @@ def test_every_epoch_is_reported_under_a_number_of_its_own() -> None:
     assert max(trial.intermediate_values) == 15
 
 
+def test_a_trial_that_resumes_a_run_is_told_all_of_it(tmp_path: Path) -> None:
+    file, study = tmp_path / "run.pt", optuna.create_study()
+    losses = [interrupting(net_valid, 30), net_valid, net_valid]
+
+    def objective(trial: optuna.Trial) -> float:
+        made = training(valid_loss=losses[trial.number])
+        return made.fit(epochs=8, trial=trial, checkpoint=file).true_loss
+
+    study.optimize(objective, n_trials=3, catch=Interrupted)
+    cut, resumed, over = (trial.intermediate_values for trial in study.trials)
+    assert 0 < len(cut) < 8
+    assert list(resumed) == list(range(1, 9))
+    assert resumed == over
+    assert resumed.items() >= cut.items()
+
+
+def test_a_trial_that_goes_on_itself_is_told_once(tmp_path: Path) -> None:
+    trial = optuna.create_study().ask()
+    with pytest.raises(Interrupted):
+        training(valid_loss=interrupting(net_valid, 30)).fit(
+            epochs=8, trial=trial, checkpoint=tmp_path / "run.pt"
+        )
+    training().fit(epochs=8, trial=trial, checkpoint=tmp_path / "run.pt")  # without a warning
+
+
 def test_a_pruned_trial_has_its_path_stored() -> None:
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
     study.optimize(lambda trial: training().fit(epochs=6, trial=trial).true_loss, n_trials=1)
@@ -1304,6 +1329,29 @@ def test_recurrent_and_convolutional_models_are_tuned(response: str) -> None:
 def mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
     decay = sum(p.square().sum() for p in model.parameters())
     return net_loss(model, batch, hp) + hp["decay"] * decay
+
+
+def rounded(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return net_loss(model, batch, hp)
+
+
+def rounded_mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return mean_of_parameters(model, batch, hp)
+
+
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_a_loss_may_round_more_than_the_weights_do(response: str) -> None:
+    """What is left of a difference that should be none is then larger."""
+    model = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
+    model = nn.Sequential(model, nn.Dropout(), nn.Linear(64, 1))
+    space: dict[str, Any] = {"1.p": RATE, "decay": DECAY, "noise": SPACE["noise"]}
+    made_for: dict[str, Any] = {"model": model, "search_space": space, "response": response}
+    tuned = training(**made_for, train_loss=rounded).fit(8, warm_up=2)
+    assert math.isfinite(tuned.true_loss)
+    with pytest.raises(ValueError, match=r"uses model.parameters\(\)"):
+        training(**made_for, train_loss=rounded_mean_of_parameters)
 
 
 def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:

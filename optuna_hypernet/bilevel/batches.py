@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ class Batches:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
 
     def first(self, examples: int) -> list[Any]:
-        """The first batches that hold so many examples, once taken: starting a loader costs."""
+        """Copies of the first batches that hold so many examples: starting a loader costs."""
         if self._first[0] != examples:
             batches, count = [], 0
             for batch in self.all():
@@ -110,7 +111,7 @@ class Batches:
                 if count >= examples:
                     break
             self._first = examples, batches
-        return self._first[1]
+        return copy.deepcopy(self._first[1])  # a loss may change what it is given
 
     def __len__(self) -> int:
         """How many batches one pass has; without a length of the data, they are counted."""
@@ -127,20 +128,35 @@ class Batches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to a state: the present pass is begun again, and what was taken is skipped."""
+        """Goes back to a state: the present pass is begun again, and what was taken is skipped.
+
+        Raises:
+            ValueError: If it is the state of other data, as far as can be told.
+        """
         index = state["index"]
         self._passes, self._index, self._iterator = state["passes"], 0, None
         if index:
             self._set_own(state["own_at_start"])
             self._start()
-            for _ in range(index):
-                self._take()
+            try:
+                for _ in range(index):
+                    self._take()
+            except StopIteration:
+                raise ValueError(
+                    f"{index} batches of {self._name} had been taken from a pass, but now one has "
+                    f"{self._index}. To go on, pass the data that the run began with."
+                ) from None
         self._set_own(state["own"])
 
     def _own_states(self) -> list[Tensor]:
         return [own.get_state() for own in self._own]
 
     def _set_own(self, states: list[Tensor]) -> None:
+        if len(states) != len(self._own):
+            raise ValueError(
+                f"{self._name} had {len(states)} generators of its own, but now has "
+                f"{len(self._own)}. To go on, pass the data that the run began with."
+            )
         for own, state in zip(self._own, states, strict=True):
             own.set_state(state)
 
@@ -160,9 +176,8 @@ class Batches:
 
 def _generators(data: Any) -> list[torch.Generator]:
     """Those that a loader and its samplers draw from, each once."""
-    batch_sampler = getattr(data, "batch_sampler", None)
-    drawing = [data, getattr(data, "sampler", None), batch_sampler]
-    drawing.append(getattr(batch_sampler, "sampler", None))
+    samplers = [getattr(data, name, None) for name in ("sampler", "batch_sampler")]
+    drawing = [data, *samplers, *(getattr(one, "sampler", None) for one in samplers)]
     found = [getattr(one, "generator", None) for one in drawing]
     return list(dict.fromkeys(one for one in found if isinstance(one, torch.Generator)))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import nn
@@ -75,7 +76,7 @@ class Group:
     def state_dict(self) -> dict[str, Any]:
         """Everything from which it goes on bit by bit, but the parameters; no copies."""
         schedule = None if self._scheduler is None else self._scheduler.state_dict()
-        return {"optimizer": self._optimizer.state_dict(), "scheduler": schedule}
+        return {"optimizer": _plain(self._optimizer.state_dict()), "scheduler": _plain(schedule)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state.
@@ -93,6 +94,17 @@ class Group:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+
+
+def _plain(state: Any) -> Any:
+    """The same with numpy's numbers as Python's: a checkpoint of those cannot be read."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if type(state) is dict:
+        return {key: _plain(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(_plain(value) for value in state)
+    return state
 
 
 def _made(scheduler: MakeScheduler, optimizer: Optimizer) -> LRScheduler:

@@ -117,12 +117,13 @@ def _cosine(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * max(2 * progress - 1, 0.0))
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Refuses what is not an int, or is less than ``least``."""
+def check_count(name: str, value: object, least: int) -> int:
+    """The value as Python's int, numpy's too; refuses any other, or one less than ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {value!r}, but it must be an int.")
     if value < least:
         raise ValueError(f"{name} is {value}, but it must be at least {least}.")
+    return int(value)
 
 
 def joint(
@@ -139,10 +140,9 @@ def joint(
         TypeError: If a number is not an int.
         ValueError: If a number is too small, or nothing is left after the warm-up.
     """
-    for name, value, least in (("steps", steps, 1), ("ratio", ratio, 1), ("warm_up", warm_up, 0)):
-        check_count(name, value, least)
-    if samples is not None:
-        check_count("samples", samples, 1)
+    steps, ratio = check_count("steps", steps, 1), check_count("ratio", ratio, 1)
+    warm_up = check_count("warm_up", warm_up, 0)
+    samples = None if samples is None else check_count("samples", samples, 1)
     scale = float(density.scale) if isinstance(density, Around) else None
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise ValueError(

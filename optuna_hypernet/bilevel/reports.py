@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,36 +35,42 @@ class Trial(Protocol):
         """Keeps something that can be written as JSON."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watch:
     """Reports each evaluation of a run to a trial, which may prune the run.
 
     Attributes:
         batches: Train steps of an epoch, if evaluations are to be reported as those of epochs.
+        reported: How many have been.
     """
 
     trial: Trial
     plan: Plan
     coordinates: Coordinates
     batches: int | None
+    reported: int = 0
 
     def __call__(self, record: Record) -> None:
-        """Reports the last evaluation.
+        """Reports the evaluations that are new: of a resumed run, all that it had.
 
         Raises:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it.
         """
-        done, z, _, loss = record.path[-1]
-        steps = self.plan.steps(done)
-        self.trial.report(loss, steps if self.batches is None else self._epoch(done, steps))
+        new, self.reported = record.path[self.reported :], len(record.path)
+        with warnings.catch_warnings():  # if it is the trial that the run began with
+            warnings.filterwarnings("ignore", "The reported value is ignored")
+            for done, _, _, loss in new:
+                self.trial.report(loss, self._step(done))
         if self.trial.should_prune():
             path = record.points(self.plan, self.coordinates)
-            store(self.trial, self.coordinates.decode(z), path)
-            raise TrialPruned(f"The trial was pruned after {steps} train steps.")
+            store(self.trial, path[-1].params, path)
+            raise TrialPruned(f"The trial was pruned after {path[-1].steps} train steps.")
 
-    def _epoch(self, done: int, steps: int) -> int:
-        """How many are over; a plan whose last cycle would be cut short ends in the last one."""
-        assert self.batches is not None
+    def _step(self, done: int) -> int:
+        """Train steps, or how many epochs are over; the last may be cut short by its cycle."""
+        steps = self.plan.steps(done)
+        if self.batches is None:
+            return steps
         return -(-steps // self.batches) if done == self.plan.ticks else steps // self.batches
 
 

@@ -24,6 +24,7 @@ from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.plans import check_count
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.response.models import load_state
 
 
 # Losses this close count as equal, and of equals the last is kept: its response has learnt most,
@@ -37,7 +38,8 @@ class Options:
 
     Attributes:
         evaluations: The ticks after which λ̂ is evaluated.
-        watch: Is shown the record after each; what it raises ends the run, with nothing lost.
+        watch: Is shown the record after each, and one that is resumed; what it raises ends the
+            run, with nothing lost.
 
     Raises:
         TypeError: If ``patience`` is not an int.
@@ -122,7 +124,7 @@ class Record:
         """The model that is kept."""
         model = response.export(self.kept_z)
         assert self.best_model is not None
-        model.load_state_dict(self.best_model)
+        load_state(model, self.best_model, self.kept_z.device)
         return model
 
 
@@ -140,6 +142,7 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
     if path is not None and path.exists():
         record, state = _load(path, plan, bilevel.z.device)
         bilevel.load_state_dict(state)
+        options.watch(record)
     if record.stopped:
         return record
     with tqdm(total=plan.ticks, initial=record.done, disable=not options.progress) as bar:
@@ -149,7 +152,7 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
                 continue
             record.add(done, bilevel, response, counts=done >= plan.warm_up)
             bar.set_postfix(predicted=record.path[-1][-1])
-            record.stopped = record.waited >= options.patience
+            record.stopped = bool(record.waited >= options.patience)
             if path is not None:
                 _save(path, plan, record, bilevel.state_dict())
             options.watch(record)
@@ -170,9 +173,10 @@ def _load(path: Path, plan: Plan, device: torch.device) -> tuple[Record, dict[st
     if not is_zipfile(path):
         raise ValueError(f"{path} is no checkpoint, or a broken one. Use another file.")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["plan"] != repr(plan):
+    its = content.get("plan") if isinstance(content, dict) else None
+    if its != repr(plan):
         raise ValueError(
-            f"The checkpoint {path} is of another run: it has {content['plan']}, but this run "
+            f"The checkpoint {path} is of another run: it has the plan {its}, but this run "
             f"is {plan}. Use the same arguments to resume it, or another file."
         )
     record = Record(**content["record"])

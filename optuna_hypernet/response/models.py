@@ -10,6 +10,7 @@ from typing import Any
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch import nn
 
 from optuna_hypernet.response.losses import tensors
@@ -94,6 +95,31 @@ def copied(model: _Module) -> _Module:
     left = [value for module in model.modules() for value in vars(module).values()]
     memo = {id(one): None for value in left for one in tensors(value) if one.grad_fn is not None}
     return copy.deepcopy(model, memo)
+
+
+def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.device) -> None:
+    """Gives buffers these values, by path, also those that a forward pass has made or resized."""
+    buffers = dict(model.named_buffers())
+    for path, value in values.items():
+        own = buffers.get(path)
+        if own is not None and own.shape == value.shape:
+            with torch.no_grad():
+                own.copy_(value)
+            continue
+        parent, _, name = path.rpartition(".")
+        module = model.get_submodule(parent)
+        new = value.detach().clone().to(device if own is None else own.device)
+        if hasattr(module, name):
+            setattr(module, name, new)
+        else:
+            module.register_buffer(name, new)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Any], device: torch.device) -> None:
+    """``model.load_state_dict(state)``, also where a forward pass has resized buffers since."""
+    names = state.keys() & dict(model.named_buffers()).keys()
+    set_buffers(model, {name: state[name] for name in names}, device)
+    model.load_state_dict(state)
 
 
 def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn.Module:

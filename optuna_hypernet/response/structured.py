@@ -41,9 +41,11 @@ from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
+from optuna_hypernet.response.models import load_state
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import nearest
 from optuna_hypernet.response.models import replaced
+from optuna_hypernet.response.models import set_buffers
 from optuna_hypernet.response.models import set_modes
 
 
@@ -153,7 +155,6 @@ class Structured:
                 or uses weights that are parts of one. A rate is read when its layer is called.
         """
         network = self.hypernetwork
-        before = copy.deepcopy(network.state_dict())
         for group in self.groups:
             _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
         losses = set()
@@ -162,14 +163,25 @@ class Structured:
             with private_randomness(seed, here.device):
                 loss = self._losses(here, hp, batch).mean()
             losses.add(float(loss.detach()))
-            _check_parts(loss, network.gated, network.centre.new_zeros(len(network.centre)))
-        apart = torch.ones_like(network.centre)
-        with private_randomness(seed, here.device):
+            _check_parts(loss, network.gated, torch.zeros_like(network.centre), _ROUNDING)
+        apart, types = torch.ones_like(network.centre), set[torch.dtype]()
+        with private_randomness(seed, here.device), _noting(types):
             loss = self._losses(here + apart, hps[-1], batch).mean()
-        _check_parts(loss, network.gated, apart)
-        network.load_state_dict(before)
+        _check_parts(loss, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, losses)
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Context after which φ and buffers are as before."""
+        network = self.hypernetwork
+        weights = [parameter.detach().clone() for parameter in network.parameters()]
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        yield
+        with torch.no_grad():
+            for parameter, weight in zip(network.parameters(), weights, strict=True):
+                parameter.copy_(weight)
+        set_buffers(network, buffers, network.centre.device)
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
@@ -194,7 +206,7 @@ class Structured:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
-        self.hypernetwork.load_state_dict(state["phi"])
+        load_state(self.hypernetwork, state["phi"], self.hypernetwork.centre.device)
         self._plain.load_state_dict(state["initial"])
 
     def _losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -379,7 +391,27 @@ def _shake(parameters: list[nn.Parameter], seed: int) -> None:
             p.add_(0.01 * drawn.to(p.device))
 
 
-def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor) -> None:
+@contextmanager
+def _noting(types: set[torch.dtype]) -> Iterator[None]:
+    """Context that adds the types of what is kept for the gradient to ``types``."""
+
+    def note(tensor: Tensor) -> Tensor:
+        types.add(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield
+
+
+def _rounding(types: set[torch.dtype], device: torch.device) -> float:
+    """What arithmetic in these types may leave, relatively, of a difference that is none."""
+    steps = [torch.finfo(one).eps for one in types if one.is_floating_point]
+    if device.type == "cuda":  # convolutions round to TF32 unless told not to
+        steps.append(2**-10)
+    return max(_ROUNDING, 16 * max(steps, default=0.0))
+
+
+def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor, rounding: float) -> None:
     """Refuses a loss that takes the parts of a weight for weights.
 
     Where all examples have one displacement, they have weights e + g r in common. So the slopes
@@ -389,6 +421,7 @@ def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor) -> None:
         loss: Where all examples are displaced by ``dz (D,)``.
         gated: All weights that respond.
         dz: See there.
+        rounding: How far apart slopes may be, relatively, and count as equal.
     """
     if not (gated and loss.requires_grad):
         return
@@ -401,7 +434,7 @@ def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor) -> None:
         pairs = list(zip(slopes[1::2], expected, strict=True))
         apart = sum(float((one - other).square().sum()) for one, other in pairs)
         size = sum(float(one.square().sum() + other.square().sum()) for one, other in pairs)
-    if apart > _ROUNDING**2 * size:
+    if apart > rounding**2 * size:
         raise ValueError(
             "train_loss uses model.parameters(), or the weights of model.modules(), but while "
             "the layers respond to λ those are two parts of what would be the weights. Use "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import modes_of
+from optuna_hypernet.response.models import set_buffers
 from optuna_hypernet.response.models import set_modes
 
 
@@ -170,7 +172,8 @@ class Weights:
             ValueError: If the loss never reads a hyperparameter, or is the same for all ``hps``.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
-        called on several weights by ``vmap``. Then they are taken one after another.
+        called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
+        taken one after another.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(
@@ -186,9 +189,16 @@ class Weights:
         try:
             with private_randomness(seed, weights.device):
                 self._train_at_once(weights.expand(len(hps), -1), rows, batch)
+            copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
             self._at_once = False
-        self._afresh()  # without what these passes have left in buffers
+            self._afresh()
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Context after which the model is as before: passes leave things in buffers."""
+        yield
+        self._afresh()
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
@@ -198,10 +208,11 @@ class Weights:
         """A plain model of the user's class with the weights at ``(D,)``, in the user's modes."""
         model = copy.deepcopy(self._plain)
         with torch.no_grad():
-            named = {**self._named(self.at(z[None])[0]), **dict(self._model.named_buffers())}
-            for name, own in itertools.chain(model.named_parameters(), model.named_buffers()):
+            named = self._named(self.at(z[None])[0])
+            for name, own in model.named_parameters():
                 if name in named:
                     own.copy_(named[name])
+        set_buffers(model, dict(self._model.named_buffers()), z.device)
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,11 +226,9 @@ class Weights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
         self.hypernetwork.load_state_dict(state["phi"])
-        for model in (self._plain, self._model):
-            model.load_state_dict(state["initial"])
-        with torch.no_grad():
-            for name, buffer in self._model.named_buffers():
-                buffer.copy_(state["buffers"][name])
+        self._plain.load_state_dict(state["initial"])
+        self._afresh()
+        set_buffers(self._model, state["buffers"], self._initial.device)
         self._initial = self._flat()
 
     def _afresh(self) -> None:
