@@ -58,7 +58,8 @@ class Conditions:
             if not active[:, child].all()
         ]
         self._rules = [rule for rule in rules if rule is not None]
-        known = np.logical_or.accumulate(active, axis=0).all(1) & ~elsewhere
+        met = np.logical_or.accumulate(active, axis=0) | ~active.any(0)
+        known = met.all(1) & ~elsewhere
         self._seen = self._unexplained(rows, active, np.where(complete, 2, 1) * known)
 
     def active(self, rows: Array) -> Mask:
@@ -87,7 +88,9 @@ class Conditions:
             keys, same = self._keys(rows, asked), (active == asked).all(1)
             places, at = np.unique(keys[same], return_inverse=True)
             certain = places[np.bincount(at, votes[same]) >= 2]
-            found.append((asked, np.setdiff1d(certain, keys[~same])))  # chance asks for more
+            more = (active & ~asked).any(1)  # by chance, say
+            if len(certain := np.setdiff1d(certain, keys[more])):
+                found.append((asked, certain))
         return found
 
     def _keys(self, rows: Array, asked: Mask) -> Array:

@@ -28,6 +28,7 @@ class Trials:
 
     Attributes:
         names: The ``k`` parameters seen so far.
+        searched: Those of them whose latest range has several values.
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
         values: ``(n,)``, smaller is better: NaN for a failed trial, the last report of a pruned
@@ -38,6 +39,7 @@ class Trials:
     """
 
     names: list[str]
+    searched: list[str]
     finished: Array
     values: Array
     pruned: np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -96,12 +98,17 @@ class History:
         values = self._values if study.direction == StudyDirection.MINIMIZE else -self._values
         return Trials(
             names=list(self._names),
+            searched=[name for name in self._names if self._is_searched(name)],
             finished=self._finished,
             values=np.where(self._pruned & np.isnan(values), math.inf, values),
             pruned=self._pruned,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
         )
+
+    def _is_searched(self, name: str) -> bool:
+        _, latest = self._latest[name]
+        return latest is not None and not latest.single()
 
     def _forget(self) -> None:
         self._seen: dict[int, FrozenTrial] = {}

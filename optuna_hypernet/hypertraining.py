@@ -396,7 +396,7 @@ class HyperTraining:
         return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
 
     def cross_validate(
-        self, candidates: int | Sequence[Params] = 10, steps: int = 1000, progress: bool = False
+        self, candidates: int | Iterable[Params] = 10, steps: int = 1000, progress: bool = False
     ) -> Tuned:
         """The baseline (Algorithm 1): trains at each candidate from the start, takes the best.
 
@@ -409,10 +409,11 @@ class HyperTraining:
             ValueError: If there is no candidate, or one is not of the search space.
             FloatingPointError: If a loss is not finite.
         """
-        if not isinstance(candidates, Sequence):
+        if not isinstance(candidates, Iterable):
             number = check_count("candidates", candidates, 1)
             draws = Everywhere()(self._bilevel.z, number, generator(self._problem.seed, 1))
             candidates = [self.coordinates.decode(z) for z in draws]
+        candidates = list(candidates)
         if not candidates:
             raise ValueError("There are no candidates. Pass some params, or a positive number.")
         shown = tqdm(candidates, disable=not progress)

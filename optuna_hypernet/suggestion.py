@@ -106,14 +106,14 @@ def _sequence(request: Request) -> Array:
 
 
 def _depends_elsewhere(space: SearchSpace, trials: Trials) -> Mask:
-    """Which finished trials ``(n,)`` had a parameter outside of ``space`` that trials differ in.
+    """Which finished trials ``(n,)`` had another value of a parameter that is not in ``space``.
 
-    One that is fixed by now, say: what they did not ask for may be due to it.
+    One that is fixed by now, say: what they did not ask for may be due to it. The last trial
+    tells to what.
     """
-    others = [name for name in trials.names if name not in space.distributions]
-    table = trials.columns(others, trials.finished)
-    least, most = np.fmin.reduce(table, initial=np.inf), np.fmax.reduce(table, initial=-np.inf)
-    return np.asarray((~np.isnan(table[:, least < most])).any(1))
+    held = [name for name in trials.searched if name not in space.distributions]
+    table = trials.columns(held, trials.finished)
+    return np.asarray(((table != table[-1:]) & ~np.isnan(table)).any(1))
 
 
 def draw(request: Request) -> Array:

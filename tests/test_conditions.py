@@ -124,6 +124,21 @@ def test_nor_is_what_two_trials_that_ended_early_did_not_come_to() -> None:
     assert active(conditions, TOGETHER, a=1, b=1) == {"a", "b", "c"}  # another asked for more
 
 
+def test_a_trial_that_ended_before_that_does_not_undo_it() -> None:
+    """It asked for less, not for something else; what it did not come to is idle, not tried."""
+    trials = [{"a": 1, "b": 1, "c": 2}, {"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}]
+    conditions = learnt(TOGETHER, [*trials, {"a": 0}], ended_early=[4])
+
+    assert active(conditions, TOGETHER, a=0, b=1, c=3) == {"a", "b"}
+
+
+def test_a_parameter_that_only_a_running_trial_has_is_not_waited_for() -> None:
+    space = SearchSpace({**TOGETHER.distributions, "x": X})
+    trials = [{"a": 1, "b": 1, "c": 2}, {"a": 0, "b": 0}, {"a": 0, "b": 1}, {"a": 1, "b": 0}]
+
+    assert active(learnt(space, trials), space, a=0, b=1) == {"a", "b"}
+
+
 def test_a_parameter_that_the_objective_got_later_is_asked_for_everywhere() -> None:
     grid = [{"a": a, "b": b} for a in (0, 1) for b in (0, 1)]
     conditions = learnt(TOGETHER, [*grid, {"a": 1, "b": 0, "c": 2}, {"a": 0, "b": 1, "c": 3}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -782,6 +783,50 @@ def test_buffers_may_be_made_and_resized_on_the_way(tmp_path: Path, response: An
     again = training()
     again.fit(20)
     assert copy.deepcopy(again).predict({"decay": 1.0}) == again.predict({"decay": 1.0})
+
+
+class Late(nn.Module):
+    """Makes in a pass what it was not made with: a buffer, and a module that has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "signs"):
+            self.register_buffer("signs", torch.ones(1), persistent=False)
+            self.norm = nn.Module()
+            self.norm.register_buffer("scale", torch.ones(1))
+        y: Tensor = self.body(x) * self.signs
+        return y
+
+
+def test_what_a_pass_makes_is_not_exported() -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["decay"] * model.body.weight.square().sum()
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+    training = HyperTraining(Late(), SPACE, loss, squared, data, data, seed=0)
+    Late().load_state_dict(training.fit(10).model.state_dict())
+
+
+def test_predictions_from_batches_that_cannot_be_copied_whole() -> None:
+    weight = torch.ones(3, 3, requires_grad=True, dtype=torch.float64)
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            x, y = RIDGE.valid
+            return iter([(x @ weight, y, threading.Lock())])  # someone forgot no_grad
+
+    training = RIDGE.training(valid_data=Loader())
+    assert training.predict({"decay": 1.0}, examples=1) == training.predict({"decay": 1.0})
+
+
+def test_candidates_may_be_any_iterable() -> None:
+    some = {0.1: {"decay": 0.1}, 1.0: {"decay": 1.0}}
+    best = RIDGE.training().cross_validate(some.values(), 30)
+    again = RIDGE.training().cross_validate((each for each in some.values()), 30)
+    assert same(best, again)
 
 
 def test_a_loss_may_change_the_batch_that_it_is_given() -> None:

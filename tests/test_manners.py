@@ -331,6 +331,51 @@ def test_two_parameters_that_decide_together_cause_no_repeats() -> None:
     assert len({str(params) for params in params_of(optimized(hypernet(), objective, 8))}) == 8
 
 
+def together(trial: Trial) -> float:
+    """Two of nine pairs ask for more."""
+    a, b = (trial.suggest_categorical(name, [0, 1, 2]) for name in "ab")
+    more = trial.suggest_int("c", 0, 9) / 10 if (a, b) in [(2, 2), (1, 0)] else 0.0
+    return float(a**2 + (b - 1) ** 2 + more)
+
+
+def often(trials: list[optuna.trial.FrozenTrial]) -> int:
+    """How often the most frequent configuration of those three was tried."""
+    rows = [tuple(trial.params.get(name) for name in "abc") for trial in trials]
+    return max(map(rows.count, rows))
+
+
+@pytest.mark.parametrize("beside", ["nothing", "failures", "a moving value", "a killed worker"])
+def test_nor_does_what_happens_beside_them(beside: str) -> None:
+    def objective(trial: Trial) -> float:
+        if beside == "a moving value":
+            trial.suggest_int("fidelity", trial.number, trial.number)
+        if beside == "failures" and trial.number in (6, 9, 12):
+            trial.suggest_categorical("a", [0, 1, 2])
+            raise RuntimeError
+        return together(trial)
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=1))
+    if beside == "a killed worker":
+        study.ask().suggest_float("rare", 0, 1)
+    for pair in ({"a": 2, "b": 2, "c": 5}, {"a": 1, "b": 0, "c": 3}):
+        study.enqueue_trial(pair)
+    study.optimize(objective, n_trials=27, catch=RuntimeError)
+    assert often(study.get_trials(states=[TrialState.COMPLETE])) <= 3
+
+
+def test_nor_does_a_parameter_that_is_fixed_by_now() -> None:
+    def objective(trial: Trial) -> float:
+        return (trial.suggest_categorical("m", ["x", "y"]) == "x") + together(trial)
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=1))
+    for pair in ({"a": 2, "b": 2, "c": 5}, {"a": 1, "b": 0, "c": 3}):
+        study.enqueue_trial(pair)
+    study.optimize(objective, n_trials=10)
+    study.sampler = PartialFixedSampler({"m": "x"}, HypernetSampler(seed=1))
+    study.optimize(objective, n_trials=20)
+    assert often(study.trials[10:]) <= 3
+
+
 def test_a_trial_that_is_interrupted_does_not_undo_what_was_learnt() -> None:
     def objective(trial: Trial) -> float:
         model = trial.suggest_categorical("model", ["a", "b", "c"])

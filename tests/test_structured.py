@@ -1172,6 +1172,19 @@ def test_a_trial_that_resumes_a_run_is_told_all_of_it(tmp_path: Path) -> None:
     assert resumed.items() >= cut.items()
 
 
+def test_a_run_that_is_over_is_not_pruned(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    whole = training().fit(epochs=6, checkpoint=file)
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
+    study.optimize(
+        lambda trial: training().fit(epochs=6, trial=trial, checkpoint=file).true_loss, 1
+    )
+    (trial,) = study.trials
+    assert trial.state == optuna.trial.TrialState.COMPLETE
+    assert trial.value == whole.true_loss
+    assert len(trial.intermediate_values) == 6
+
+
 def test_a_trial_that_goes_on_itself_is_told_once(tmp_path: Path) -> None:
     trial = optuna.create_study().ask()
     with pytest.raises(Interrupted):
@@ -1329,6 +1342,16 @@ def test_recurrent_and_convolutional_models_are_tuned(response: str) -> None:
 def mean_of_parameters(model: nn.Module, batch: Any, hp: Any) -> Tensor:
     decay = sum(p.square().sum() for p in model.parameters())
     return net_loss(model, batch, hp) + hp["decay"] * decay
+
+
+def sloped(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    """A penalty on the slope in the inputs, by torch.func."""
+    slope = torch.func.grad(lambda x: model(x).sum())(batch[0])
+    return net_loss(model, batch, hp) + hp["decay"] * slope.square().sum(1)
+
+
+def test_a_loss_may_use_torch_func() -> None:
+    assert math.isfinite(training(train_loss=sloped).fit(8, warm_up=2).true_loss)
 
 
 def rounded(model: nn.Module, batch: Any, hp: Any) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import fields
 from dataclasses import is_dataclass
 from dataclasses import replace
@@ -101,17 +103,18 @@ class Batches:
         if empty:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
 
-    def first(self, examples: int) -> list[Any]:
-        """Copies of the first batches that hold so many examples: starting a loader costs."""
+    def first(self, examples: int) -> Iterator[Any]:
+        """The first batches that hold so many examples.
+
+        Starting a loader costs, so what it gave is kept, and copied: a loss may change a batch.
+        """
+        if isinstance(self._data, Sequence):
+            yield from _enough(self.all(), examples)
+            return
         if self._first[0] != examples:
-            batches, count = [], 0
-            for batch in self.all():
-                batches.append(batch)
-                count += n_rows(batch)
-                if count >= examples:
-                    break
-            self._first = examples, batches
-        return copy.deepcopy(self._first[1])  # a loss may change what it is given
+            self._first = examples, list(_enough(self.all(), examples))
+        for batch in self._first[1]:
+            yield _mapped(batch, _copied)
 
     def __len__(self) -> int:
         """How many batches one pass has; without a length of the data, they are counted."""
@@ -182,17 +185,35 @@ def _generators(data: Any) -> list[torch.Generator]:
     return list(dict.fromkeys(one for one in found if isinstance(one, torch.Generator)))
 
 
+def _enough(batches: Iterable[Any], examples: int) -> Iterator[Any]:
+    count = 0
+    for batch in batches:
+        count += n_rows(batch)
+        yield batch
+        if count >= examples:
+            return
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
     """The batch on ``device``, with every tensor in its tuples, lists, dicts and dataclasses."""
+    return _mapped(batch, lambda one: one.to(device))
+
+
+def _copied(one: Any) -> Any:
+    return one.detach().clone() if isinstance(one, Tensor) else copy.copy(one)
+
+
+def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The batch with whatever can go to a device changed, wherever it is in there."""
     if callable(getattr(batch, "to", None)):  # a tensor, a packed sequence, a tokenizer's batch
-        return batch.to(device)
+        return change(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
-        return type(batch)(*(to_device(part, device) for part in batch))
+        return type(batch)(*(_mapped(part, change) for part in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(to_device(part, device) for part in batch)
+        return type(batch)(_mapped(part, change) for part in batch)
     if isinstance(batch, dict):
-        return {key: to_device(part, device) for key, part in batch.items()}
+        return {key: _mapped(part, change) for key, part in batch.items()}
     if is_dataclass(batch) and not isinstance(batch, type):
         parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
-        return replace(batch, **{name: to_device(part, device) for name, part in parts.items()})
+        return replace(batch, **{name: _mapped(part, change) for name, part in parts.items()})
     return batch

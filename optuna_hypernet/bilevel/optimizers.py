@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -100,8 +101,8 @@ def _plain(state: Any) -> Any:
     """The same with numpy's numbers as Python's: a checkpoint of those cannot be read."""
     if isinstance(state, np.generic):
         return state.item()
-    if type(state) is dict:
-        return {key: _plain(value) for key, value in state.items()}
+    if type(state) in (dict, Counter):
+        return type(state)({_plain(key): _plain(value) for key, value in state.items()})
     if type(state) in (list, tuple):
         return type(state)(_plain(value) for value in state)
     return state

@@ -35,32 +35,33 @@ class Trial(Protocol):
         """Keeps something that can be written as JSON."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Watch:
     """Reports each evaluation of a run to a trial, which may prune the run.
 
     Attributes:
         batches: Train steps of an epoch, if evaluations are to be reported as those of epochs.
-        reported: How many have been.
     """
 
     trial: Trial
     plan: Plan
     coordinates: Coordinates
     batches: int | None
-    reported: int = 0
 
-    def __call__(self, record: Record) -> None:
-        """Reports the evaluations that are new: of a resumed run, all that it had.
+    def __call__(self, record: Record, resumed: bool) -> None:
+        """Reports the last evaluation; of a resumed run, which is not pruned for those, all.
 
         Raises:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it.
         """
-        new, self.reported = record.path[self.reported :], len(record.path)
-        with warnings.catch_warnings():  # if it is the trial that the run began with
-            warnings.filterwarnings("ignore", "The reported value is ignored")
-            for done, _, _, loss in new:
-                self.trial.report(loss, self._step(done))
+        if resumed:
+            with warnings.catch_warnings():  # if it is the trial that the run began with
+                warnings.filterwarnings("ignore", "The reported value is ignored")
+                for done, _, _, loss in record.path:
+                    self.trial.report(loss, self._step(done))
+            return
+        done, _, _, loss = record.path[-1]
+        self.trial.report(loss, self._step(done))
         if self.trial.should_prune():
             path = record.points(self.plan, self.coordinates)
             store(self.trial, path[-1].params, path)

@@ -38,8 +38,8 @@ class Options:
 
     Attributes:
         evaluations: The ticks after which λ̂ is evaluated.
-        watch: Is shown the record after each, and one that is resumed; what it raises ends the
-            run, with nothing lost.
+        watch: Is shown the record after each, and one that is resumed, and whether it is; what it
+            raises ends the run, with nothing lost.
 
     Raises:
         TypeError: If ``patience`` is not an int.
@@ -50,7 +50,7 @@ class Options:
     checkpoint: str | os.PathLike[str] | None
     progress: bool
     evaluations: Collection[int]
-    watch: Callable[[Record], None] = lambda record: None
+    watch: Callable[[Record, bool], None] = lambda record, resumed: None
 
     def __post_init__(self) -> None:
         check_count("patience", self.patience, 1)
@@ -124,7 +124,8 @@ class Record:
         """The model that is kept."""
         model = response.export(self.kept_z)
         assert self.best_model is not None
-        load_state(model, self.best_model, self.kept_z.device)
+        # Not strictly: a pass may have filled a buffer since.
+        load_state(model, self.best_model, self.kept_z.device, strict=False)
         return model
 
 
@@ -142,7 +143,7 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
     if path is not None and path.exists():
         record, state = _load(path, plan, bilevel.z.device)
         bilevel.load_state_dict(state)
-        options.watch(record)
+        options.watch(record, True)
     if record.stopped:
         return record
     with tqdm(total=plan.ticks, initial=record.done, disable=not options.progress) as bar:
@@ -155,7 +156,7 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
             record.stopped = bool(record.waited >= options.patience)
             if path is not None:
                 _save(path, plan, record, bilevel.state_dict())
-            options.watch(record)
+            options.watch(record, False)
             if record.stopped:
                 break
     return record

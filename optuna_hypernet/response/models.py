@@ -98,28 +98,33 @@ def copied(model: _Module) -> _Module:
 
 
 def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.device) -> None:
-    """Gives buffers these values, by path, also those that a forward pass has made or resized."""
-    buffers = dict(model.named_buffers())
+    """Gives buffers these values, by path, also those that a forward pass fills or resizes.
+
+    What the model does not have is left out: the pass that made it makes it anew.
+    """
+    modules, buffers = dict(model.named_modules()), dict(model.named_buffers())
     for path, value in values.items():
+        parent, _, name = path.rpartition(".")
+        if not hasattr(modules.get(parent), name):
+            continue
         own = buffers.get(path)
-        if own is not None and own.shape == value.shape:
+        if own is None or own.shape != value.shape or own.dtype != value.dtype:
+            new = value.detach().clone().to(device if own is None else own.device)
+            setattr(modules[parent], name, new)
+        else:
             with torch.no_grad():
                 own.copy_(value)
-            continue
-        parent, _, name = path.rpartition(".")
-        module = model.get_submodule(parent)
-        new = value.detach().clone().to(device if own is None else own.device)
-        if hasattr(module, name):
-            setattr(module, name, new)
-        else:
-            module.register_buffer(name, new)
 
 
-def load_state(model: nn.Module, state: Mapping[str, Any], device: torch.device) -> None:
-    """``model.load_state_dict(state)``, also where a forward pass has resized buffers since."""
-    names = state.keys() & dict(model.named_buffers()).keys()
-    set_buffers(model, {name: state[name] for name in names}, device)
-    model.load_state_dict(state)
+def load_state(
+    model: nn.Module, state: Mapping[str, Any], device: torch.device, *, strict: bool = True
+) -> None:
+    """``model.load_state_dict``, also where a pass has filled or resized buffers since."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    apart = {name: value for name, value in state.items() if name not in parameters}
+    buffers = {name: value for name, value in apart.items() if isinstance(value, Tensor)}
+    set_buffers(model, buffers, device)
+    model.load_state_dict(state, strict=strict)
 
 
 def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn.Module:

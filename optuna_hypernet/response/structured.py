@@ -39,6 +39,7 @@ from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.losses import tensors
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import load_state
@@ -165,7 +166,7 @@ class Structured:
             losses.add(float(loss.detach()))
             _check_parts(loss, network.gated, torch.zeros_like(network.centre), _ROUNDING)
         apart, types = torch.ones_like(network.centre), set[torch.dtype]()
-        with private_randomness(seed, here.device), _noting(types):
+        with private_randomness(seed, here.device), _noting(types, network):
             loss = self._losses(here + apart, hps[-1], batch).mean()
         _check_parts(loss, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
@@ -173,15 +174,13 @@ class Structured:
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """Context after which φ and buffers are as before."""
+        """Context after which φ is as before, and all buffers that there were."""
         network = self.hypernetwork
-        weights = [parameter.detach().clone() for parameter in network.parameters()]
+        before = copy.deepcopy(network.state_dict())
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         yield
-        with torch.no_grad():
-            for parameter, weight in zip(network.parameters(), weights, strict=True):
-                parameter.copy_(weight)
         set_buffers(network, buffers, network.centre.device)
+        network.load_state_dict(before, strict=False)  # a pass may have made a buffer
 
     def original(self) -> nn.Module:
         """The model as it was passed in; not a copy."""
@@ -201,12 +200,18 @@ class Structured:
         return replaced(network.model, {part: part.plain for part in network.parts})
 
     def state_dict(self) -> dict[str, Any]:
-        """φ, and the model as it was passed in; not copies."""
-        return {"phi": self.hypernetwork.state_dict(), "initial": self._plain.state_dict()}
+        """φ, all buffers, and the model as it was passed in; not copies."""
+        return {
+            "phi": self.hypernetwork.state_dict(),
+            "initial": self._plain.state_dict(),
+            "buffers": dict(self.hypernetwork.named_buffers()),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
-        load_state(self.hypernetwork, state["phi"], self.hypernetwork.centre.device)
+        network = self.hypernetwork
+        load_state(network, state["phi"], network.centre.device)
+        set_buffers(network, state["buffers"], network.centre.device)
         self._plain.load_state_dict(state["initial"])
 
     def _losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
@@ -392,15 +397,21 @@ def _shake(parameters: list[nn.Parameter], seed: int) -> None:
 
 
 @contextmanager
-def _noting(types: set[torch.dtype]) -> Iterator[None]:
-    """Context that adds the types of what is kept for the gradient to ``types``."""
+def _noting(types: set[torch.dtype], network: Network) -> Iterator[None]:
+    """Context that adds the types in which layers that respond calculate to ``types``."""
+    kind = network.centre.device.type
 
-    def note(tensor: Tensor) -> Tensor:
-        types.add(tensor.dtype)
-        return tensor
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        types.update(tensor.dtype for tensor in tensors(output))
+        if torch.is_autocast_enabled(kind):  # the output may have been promoted again
+            types.add(torch.get_autocast_dtype(kind))
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    hooks = [part.register_forward_hook(note) for part in network.parts]
+    try:
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _rounding(types: set[torch.dtype], device: torch.device) -> float:
