@@ -42,11 +42,16 @@ class Conditions:
         rows: ``(n, d)`` of the trials, in the order in which they finished.
         active: ``(n, d)`` what each trial asked for.
         complete: ``(n,)`` those that came to their end.
-        elsewhere: ``(n,)`` those that may depend on a parameter outside of the space.
+        elsewhere: ``(n,)`` those that may depend on a parameter outside of the space; or none.
     """
 
     def __init__(
-        self, space: SearchSpace, rows: Array, active: Mask, complete: Mask, elsewhere: Mask
+        self,
+        space: SearchSpace,
+        rows: Array,
+        active: Mask,
+        complete: Mask,
+        elsewhere: Mask | bool = False,
     ) -> None:
         self._space = space
         self._hash = np.random.default_rng(1).random(space.d)
@@ -59,7 +64,7 @@ class Conditions:
         ]
         self._rules = [rule for rule in rules if rule is not None]
         met = np.logical_or.accumulate(active, axis=0) | ~active.any(0)
-        known = met.all(1) & ~elsewhere
+        known = met.all(1) & np.logical_not(elsewhere)
         self._seen = self._unexplained(rows, active, np.where(complete, 2, 1) * known)
 
     def active(self, rows: Array) -> Mask:

@@ -120,8 +120,7 @@ def draw(request: Request) -> Array:
     """A uniformly random row ``(d,)``: what is left when the surrogate fails."""
     nothing = np.empty((0, request.space.d))
     none = nothing.astype(bool)
-    nobody = none[:, 0]
-    domain = _domain(request, Conditions(request.space, nothing, none, nobody, nobody))
+    domain = _domain(request, Conditions(request.space, nothing, none, none[:, 0]))
     return np.asarray(domain.project(_generator(request).random((1, request.space.d)))[0][0])
 
 
