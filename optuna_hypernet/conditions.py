@@ -54,7 +54,6 @@ class Conditions:
         elsewhere: Mask | bool = False,
     ) -> None:
         self._space = space
-        self._hash = np.random.default_rng(1).random(space.d)
         levels = space.levels(rows)
         order = np.argsort(-active.sum(0), kind="stable")  # parents before children
         rules = [
@@ -71,7 +70,7 @@ class Conditions:
         """Active mask ``(n, d)`` of rows of configurations."""
         mask = self._ruled(rows)
         for asked, keys in self._seen:
-            mask[np.isin(self._keys(rows, asked), keys)] = asked
+            mask[np.isin(self._space.keys(rows, asked), keys)] = asked
         return mask
 
     def _ruled(self, rows: Array) -> Mask:
@@ -90,17 +89,13 @@ class Conditions:
         odd = (votes > 0) & (self._ruled(rows) != active).any(1)
         found = []
         for asked in np.unique(active[odd], axis=0):
-            keys, same = self._keys(rows, asked), (active == asked).all(1)
+            keys, same = self._space.keys(rows, asked), (active == asked).all(1)
             places, at = np.unique(keys[same], return_inverse=True)
             certain = places[np.bincount(at, votes[same]) >= 2]
             more = (active & ~asked).any(1)  # by chance, say
             if len(certain := np.setdiff1d(certain, keys[more])):
                 found.append((asked, certain))
         return found
-
-    def _keys(self, rows: Array, asked: Mask) -> Array:
-        """One number ``(n,)`` per row, of what ``asked (d,)`` marks of it."""
-        return np.asarray(np.ascontiguousarray(rows[:, asked] * self._hash[asked]).sum(1))
 
     def _rule(
         self,

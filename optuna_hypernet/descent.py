@@ -53,19 +53,13 @@ class Domain:
         self.climbing = np.flatnonzero(free & climbs)
         self.flipping = np.flatnonzero(free & (space.cardinality > 0))
         self.discrete = not (free & (space.cardinality == 0)).any()
-        self._idle = space.snap(np.full((1, space.d), 0.5))
-        self._hash = np.random.default_rng(0).random(space.d)
 
     def project(self, rows: Array) -> tuple[Array, Mask]:
         """The nearest rows of the domain ``(n, d)``, and their active mask."""
         rows = self.space.snap(np.clip(rows, 0.0, 1.0))
         rows = np.where(np.isnan(self.fixed), rows, self.fixed)
         active = self.conditions.active(rows)
-        return np.where(active, rows, self._idle), active
-
-    def keys(self, rows: Array) -> Array:
-        """One number ``(n,)`` per row: equal rows, and in practice no others, share it."""
-        return np.asarray((np.ascontiguousarray(rows) * self._hash).sum(1))
+        return np.where(active, rows, self.space.idle), active
 
     def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> Array:
         """Those of ``rows (n, d)`` that are not among ``tried``.
@@ -73,11 +67,11 @@ class Domain:
         If that leaves none, and the domain is discrete: one that was not tried, drawn from all
         there are; any one, once all were.
         """
-        known = self.keys(tried)
-        fresh = rows[~np.isin(self.keys(rows), known)]
+        known = self.space.keys(tried)
+        fresh = rows[~np.isin(self.space.keys(rows), known)]
         if not len(fresh):
             rows = rows if (grid := self.grid(_LARGE_GRID)) is None else grid
-            left = rows[~np.isin(self.keys(rows), known)]
+            left = rows[~np.isin(self.space.keys(rows), known)]
             fresh = rng.choice(left if len(left) else rows)[None]
         return np.asarray(fresh)
 
@@ -86,8 +80,7 @@ class Domain:
         free = [j for j in range(self.space.d) if np.isnan(self.fixed[j])]
         if not self.discrete or np.prod(self.space.cardinality[free].astype(float)) > most:
             return None
-        levels = [np.arange(self.space.cardinality[j]) for j in free]
-        axes = [self.space.centres(j, level) for j, level in zip(free, levels, strict=True)]
+        axes = [self.space.centres(j, np.arange(self.space.cardinality[j])) for j in free]
         rows = np.tile(self.fixed, (int(np.prod([len(axis) for axis in axes])), 1))
         if free:
             rows[:, free] = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(free))
@@ -115,7 +108,7 @@ def propose(
         screen = [uniform(domain, _N_SOBOL, rng), _perturbed(domain, incumbents, rng)]
         rows = domain.project(np.concatenate(screen))[0]
     rows = domain.untried(rows, tried, rng)
-    known = domain.keys(tried)
+    known = domain.space.keys(tried)
     scores = acquisition.calibrate(rows, domain.conditions.active(rows))
     top = np.argsort(-scores, kind="stable")[:_N_STARTS]
     starts, scores = rows[top], scores[top]
@@ -125,7 +118,7 @@ def propose(
     best = int(np.argmax(scores))
     starts[best] = _polish(acquisition, domain, starts[best], scores[best])
     order = [best, *np.argsort(-scores, kind="stable")]
-    fresh = ~np.isin(domain.keys(starts), known)
+    fresh = ~np.isin(domain.space.keys(starts), known)
     return next((starts[k] for k in order if fresh[k]), rows[top[0]])
 
 
@@ -160,7 +153,7 @@ def _flip(
         flat, active = domain.project(rows.reshape(-1, rows.shape[2]))
         values = acquisition.value(flat, active)
         if domain.discrete:
-            values[np.isin(domain.keys(flat), known)] = -np.inf
+            values[np.isin(domain.space.keys(flat), known)] = -np.inf
         values = values.reshape(rows.shape[:2])
         choice = values.argmax(1)
         each = np.arange(len(starts))

@@ -112,8 +112,9 @@ class HyperTraining:
     of a batch's first tensor. The dimension of examples must be kept all through the model, and
     come first, except in an LSTM that has it second.
 
-    The four algorithms of Lorraine & Duvenaud have the same face: :meth:`fit` (joint, the one to
-    use), :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`.
+    The four algorithms of Lorraine & Duvenaud are :meth:`fit` (joint, the one to use),
+    :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`; all
+    return a ``Tuned``.
     Calling one after another goes on from the φ and λ̂ there are. Nothing that is passed in is
     changed, and neither are torch's global generators, threads or default dtype.
 
@@ -336,9 +337,7 @@ class HyperTraining:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
         steps, batches = self._length(steps, epochs)
-        manner = self._kind.manner
-        plan = manner.plan(steps, ratio, warm_up, samples, scale, entropy)
-        finish = int(plan.train_steps * manner.finish) if finish is None else finish
+        plan = self._kind.manner.plan(steps, ratio, warm_up, samples, scale, entropy)
         marks = plan.evenly(_EVALUATIONS) if batches is None else plan.by_epochs(batches)
         options = Options(patience, checkpoint, progress, marks)
         if trial is None:
@@ -354,7 +353,7 @@ class HyperTraining:
         steps: int = 3000,
         *,
         ratio: int = 2,
-        warm_up: int | None = None,
+        warm_up: int = 0,
         patience: int = 20,
         finish: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -366,9 +365,9 @@ class HyperTraining:
         ``warm_up``. For arguments and errors see :meth:`fit`.
         """
         self._check_whole("fit_simplified")
-        plan = joint(At(), 1, steps, ratio, 0 if warm_up is None else warm_up)
+        plan = joint(At(), 1, steps, ratio, warm_up)
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
-        return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
+        return self._run(plan, options, finish)
 
     def fit_globally(
         self,
@@ -393,10 +392,14 @@ class HyperTraining:
         descent = check_count("descent", descent, 1)
         plan = Plan(Everywhere(), samples, warm_up=steps, cycles=descent, ratio=0)
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
-        return self._run(plan, options, plan.train_steps // 5 if finish is None else finish)
+        return self._run(plan, options, finish)
 
     def cross_validate(
-        self, candidates: int | Iterable[Params] = 10, steps: int = 1000, progress: bool = False
+        self,
+        candidates: int | Iterable[Params] = 10,
+        steps: int = 1000,
+        *,
+        progress: bool = False,
     ) -> Tuned:
         """The baseline (Algorithm 1): trains at each candidate from the start, takes the best.
 
@@ -529,7 +532,9 @@ class HyperTraining:
         batches = len(self._problem.train_batches())
         return check_count("epochs", epochs, 1) * batches, batches
 
-    def _run(self, plan: Plan, options: Options, finish: int) -> Tuned:
+    def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
+        if finish is None:
+            finish = int(plan.train_steps * self._kind.manner.finish)
         check_count("finish", finish, 0)
         record = carry_out(self._bilevel, self._response, plan, options)
         adapts = plan.entropy is not None

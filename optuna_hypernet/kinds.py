@@ -142,8 +142,8 @@ class OfWeights:
 
     def ordinary(self, model: nn.Module) -> Weights:
         """With weights that are constant in λ."""
-        made, seed = self._without_network(model), generator(self.setting.seed)
-        return self._with(made, Constant(self.setting.coordinates.D, made.n_weights, seed))
+        made = self._without_network(model)
+        return self._with(made, Constant(made.n_weights))
 
     def _without_network(self, model: nn.Module) -> Weights:
         its = self.setting

@@ -27,7 +27,7 @@ from scipy.stats import qmc
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
-from optuna_hypernet.surrogate.ensemble import spread
+from optuna_hypernet.surrogate.ensemble import thinned
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.hypernetwork import Columns
@@ -139,7 +139,7 @@ class Prediction:
         """As a member of the surrogate: gates by evidence, and its posterior mean."""
         embedding, space = self._embed(rows), self.space
         columns = Columns(space.owner, space.ranged, space.tilt)
-        kept = spread(levels, _N_FITTED)
+        kept = thinned(levels, _N_FITTED)
         with one_blas_thread(), np.errstate(all="ignore"):
             theta = fit(columns, embedding[kept], levels[None, kept], free_gates(space.d))
             self._posterior = Posterior(Hypernetwork(theta, columns), embedding, levels[None])

@@ -70,6 +70,7 @@ class SearchSpace:
         owner: ``(D,)`` the parameter that each embedding column belongs to.
         ranged: ``(D,)`` true for numbers, which go from -1 to 1 over their range.
         tilt: ``(D,)`` zeros: no direction is known to be worse.
+        idle: ``(d,)`` what a row has for parameters that are not asked for: the middle.
 
     Raises:
         ValueError: If a distribution has a single value or is of an unknown kind.
@@ -94,6 +95,8 @@ class SearchSpace:
         self.tilt: Array = np.zeros(len(self.owner))
         self._numeric = np.flatnonzero(~self.categorical)
         self._first = np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64)
+        self._hash = np.random.default_rng(0).random(self.d)
+        self.idle: Array = self.snap(np.full((1, self.d), 0.5))[0]
 
     @property
     def d(self) -> int:
@@ -114,7 +117,7 @@ class SearchSpace:
         values[:, self._log] = np.log(np.maximum(values[:, self._log], np.finfo(float).tiny))
         rows = (values / 2 - self._low / 2) / self._half
         rows = self.snap(np.clip(rows, -_OUTSIDE, 1 + _OUTSIDE))
-        return np.where(active, rows, self.snap(np.full((1, self.d), 0.5))), active
+        return np.where(active, rows, self.idle), active
 
     def decode(self, row: Array) -> dict[str, Any]:
         """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds."""
@@ -154,6 +157,15 @@ class SearchSpace:
             inside = (rows[:, k] >= 0) & (rows[:, k] <= 1)
             rows[:, k] = np.where(inside, self.centres(k, levels[:, k]), rows[:, k])
         return rows
+
+    def keys(self, rows: Array, which: Mask | slice = slice(None)) -> Array:
+        """One number ``(n,)`` per row: equal rows, and in practice no others, share it.
+
+        Args:
+            rows: ``(n, d)``.
+            which: ``(d,)`` the entries that count; by default all.
+        """
+        return np.asarray(np.ascontiguousarray(rows[:, which] * self._hash[which]).sum(1))
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """Embedding ``(n, D)`` of rows: numbers in [-1, 1], choices one-hot times sqrt(2).

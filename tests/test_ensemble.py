@@ -16,7 +16,7 @@ from optuna_hypernet.surrogate.ensemble import Ensemble
 from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.surrogate.ensemble import fit_members
 from optuna_hypernet.surrogate.ensemble import rank_correlation
-from optuna_hypernet.surrogate.ensemble import spread
+from optuna_hypernet.surrogate.ensemble import thinned
 from optuna_hypernet.surrogate.hypernetwork import Columns
 
 
@@ -98,9 +98,9 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(("n", "most"), [(10, 20), (20, 20), (21, 20), (50, 20), (1000, 64)])
-def test_spread_keeps_the_better_ones_and_the_ends(n: int, most: int) -> None:
+def test_thinned_ones_are_the_better_ones_and_the_ends(n: int, most: int) -> None:
     values = np.random.default_rng(0).permutation(n).astype(float)
-    kept = spread(values, most)
+    kept = thinned(values, most)
     ranks = np.sort(values[kept])
 
     assert len(kept) == min(n, most)

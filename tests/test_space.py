@@ -366,6 +366,37 @@ def test_pull_equals_finite_differences(
         np.testing.assert_allclose(gradient[:, j], expected, atol=1e-9)
 
 
+# Keys of rows.
+
+
+@pytest.mark.parametrize("d", [1, 3, 9, 17, 40])
+def test_equal_rows_share_a_key_alone_and_in_a_batch(d: int) -> None:
+    """Sums are rounded: in another order they would differ, and a repeat would not be noticed."""
+    space = SearchSpace({f"k{j}": IntDistribution(0, 7) for j in range(d)})
+    table = np.random.default_rng(0).integers(0, 8, (50, d)).astype(float)
+    rows, _ = space.encode(table)
+    keys = space.keys(rows)
+    columns = np.column_stack([table, table])[:, list(range(d))]  # as the history hands them out
+    which = np.arange(d) % 2 == 0
+
+    np.testing.assert_array_equal(space.keys(space.encode(columns)[0]), keys)
+    np.testing.assert_array_equal(space.keys(rows[::-1])[::-1], keys)
+    np.testing.assert_array_equal(space.keys(np.repeat(rows, 2, axis=0)[::2]), keys)
+    np.testing.assert_array_equal([space.keys(row[None])[0] for row in rows], keys)
+    np.testing.assert_array_equal(
+        space.keys(np.where(which, rows, 0.5), which), space.keys(rows, which)
+    )
+
+
+def test_different_rows_have_different_keys() -> None:
+    space = SearchSpace({"a": IntDistribution(0, 99), "b": IntDistribution(0, 99)})
+    values = np.stack(np.meshgrid(np.arange(100.0), np.arange(100.0)), -1).reshape(-1, 2)
+    rows, _ = space.encode(values)
+
+    assert len(np.unique(space.keys(rows))) == 10**4
+    assert len(np.unique(space.keys(rows, np.array([True, False])))) == 100
+
+
 # Errors.
 
 

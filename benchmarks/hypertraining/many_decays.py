@@ -183,7 +183,7 @@ def step_costs(problem: ManyDecays, steps: int = 100) -> dict[str, float]:
     size, weights = fixed.coordinates.D, fixed.weights(problem.model)
     count, owners = weights.n_weights, weights.owners(fixed.coordinates.shapes)
     kinds: dict[str, tuple[nn.Module, Density, int]] = {
-        "plain": (Constant(size, count, generator(0)), At(), 1),
+        "plain": (Constant(count), At(), 1),
         "low-rank, one λ": (LowRank(size, count, generator(0)), Around(0.1), 1),
         "diagonal, one λ": (Diagonal(owners, size), Around(0.1), 1),
         "diagonal, two λ": (Diagonal(owners, size), Around(0.1), 2),

@@ -25,7 +25,7 @@ class Constant(nn.Module):
     Memory: P numbers. Time: none beside the model's own.
     """
 
-    def __init__(self, n_coordinates: int, n_weights: int, seed: torch.Generator) -> None:
+    def __init__(self, n_weights: int) -> None:
         super().__init__()
         self.offset = nn.Parameter(_zeros(n_weights))
 

@@ -21,8 +21,8 @@ from optuna_hypernet.surrogate.posterior import Posterior
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Beyond so many trials the posterior keeps the better half of them and a spread of the others.
-_MOST_TRIALS = 160
+# Of more trials than these, half as many that are best are kept, and as many of the others.
+_MOST_TRIALS = 160  # in the posterior
 _MOST_FITTED = 128
 # A member whose left-out rank correlation is 0.05 lower than another's weighs e times less.
 _TEMPERATURE = 0.05
@@ -95,7 +95,7 @@ class Ensemble:
         members = self._fitted(columns, embedding[:early], settled)
         counted = np.isfinite(values) & ~pruned
         values = warp.settle(values, pruned)
-        kept = spread(values, _MOST_TRIALS)
+        kept = thinned(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)
         posterior = Posterior(network, embedding[kept], targets, pending)
@@ -105,7 +105,7 @@ class Ensemble:
         return Belief(posterior, members.log_weights, posterior.best - gain)
 
     def _fitted(self, columns: Columns, embedding: Array, values: Array) -> Members:
-        kept = spread(values, _MOST_FITTED)
+        kept = thinned(values, _MOST_FITTED)
         embedding, values = embedding[kept], values[kept]
         key = (*(column.tobytes() for column in columns), embedding.tobytes(), values.tobytes())
         if key not in self._fits:
@@ -150,8 +150,8 @@ def checkpoint(n: int) -> int:
     return count
 
 
-def spread(values: Array, most: int) -> NDArray[np.int64]:
-    """Indices, ascending, of at most ``most`` trials: the best, and a spread over the others."""
+def thinned(values: Array, most: int) -> NDArray[np.int64]:
+    """Indices, ascending, of at most ``most`` trials: half the best, half of the others."""
     if len(values) <= most:
         return np.arange(len(values))
     order = np.argsort(values, kind="stable")

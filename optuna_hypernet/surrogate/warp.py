@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from scipy.stats import rankdata
 
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ def warp(values: Array, name: str) -> Array:
         return np.zeros_like(values)
     if name == "identity":
         return _standard(values)
-    ranks = ndtri((_ranks(values) + 0.5) / len(values))
+    ranks = ndtri((rankdata(values) - 0.5) / len(values))
     if name == "rank":
         return _standard(ranks)
     median = np.median(values)
@@ -91,10 +92,3 @@ def _standard(values: Array) -> Array:
     )  # the first mean is rounded, which matters where values all but agree
     scale = np.abs(centred).max()
     return np.asarray(centred / scale / np.sqrt(np.mean((centred / scale) ** 2)))
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks from 0, ties sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts + 1) / 2)[inverse.reshape(-1)])
