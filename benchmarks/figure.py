@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks import MissingError
 from benchmarks import pick
+from benchmarks import positive
 
 
 OUT = Path("out") / "figures"
@@ -34,7 +35,9 @@ FULL = {  # in the sizes of the paper, for a GPU
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help=", ".join(FIGURES))
-    parser.add_argument("--seeds", type=int, default=3, help="how many; each has its own data")
+    parser.add_argument(
+        "--seeds", type=positive, default=3, help="how many; each has its own data"
+    )
     parser.add_argument("--full", action="store_true", help=f"large, for a GPU: {', '.join(FULL)}")
     parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the plot ({OUT})")
 
@@ -44,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     module, function = figures[pick("figure", args.name, list(figures))].split(":")
     if importlib.util.find_spec("torch") is None:
         raise MissingError("torch is missing, which the figures need; pip install '.[torch]'")
-    plot = getattr(importlib.import_module(module), function)(max(args.seeds, 1))
+    plot = getattr(importlib.import_module(module), function)(args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{args.name}.svg"
     path.write_text(plot, encoding="utf-8")

@@ -70,7 +70,7 @@ def suggest_network(trial: optuna.Trial) -> Params:
 def suggest_model(trial: optuna.Trial) -> Params:
     """Conditional: which model, then that model's own parameters."""
     model = trial.suggest_categorical("model", list(MODELS))
-    return {"model": model, **MODELS[model][0](Prefixed(trial, model))}  # type: ignore[arg-type]
+    return {"model": model, **MODELS[model][0](Prefixed(trial, model))}
 
 
 def build_model(params: Params) -> BaseEstimator:

@@ -24,6 +24,7 @@ from benchmarks import THREADS
 from benchmarks import UsageError
 from benchmarks import dashboard
 from benchmarks import optima
+from benchmarks import positive
 from benchmarks import results
 from benchmarks import runs
 from benchmarks import samplers
@@ -172,13 +173,6 @@ def run_all(tasks: list[Task], jobs: int) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
             raise UsageError("stopped; the same command goes on from here") from None
     return broken
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -110,7 +110,7 @@ class Storage:
     def _run(self, label: Label) -> Run:
         study = optuna.load_study(study_name=self._names[label], storage=self._storage)
         trials = study.get_trials(deepcopy=False)
-        direction: Direction = study.direction.name.lower()  # type: ignore[assignment]
+        direction: Direction = study.direction.name.lower()
         failed = np.array([trial.state == TrialState.FAIL for trial in trials], dtype=bool)
         versions = study.user_attrs["versions"]
         return Run(label, incumbents(trials, direction), seconds(trials), failed, versions)

@@ -12,21 +12,21 @@ weights, Adam's moments, and what a step needs. It is read off Linux's /proc, an
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from optuna.distributions import FloatDistribution
 from torch import Tensor
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from benchmarks import THREADS
+from benchmarks.selftuning.problem import train_loss
+from benchmarks.selftuning.problem import valid_loss
+from benchmarks.timing import turn_about
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.optimizers import adam
@@ -89,14 +89,6 @@ NETS = {
 }
 
 
-def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
-    return cross_entropy(model(batch[0]), batch[1], reduction="none")
-
-
-def valid_loss(model: nn.Module, batch: Any) -> Tensor:
-    return cross_entropy(model(batch[0]), batch[1])
-
-
 def loop(model: nn.Module, kind: str, batch: Batch) -> tuple[Bilevel, Structured]:
     """The bilevel loop of a network, and its response; all dropout rates are tuned."""
     dropouts = [n for n, m in model.named_modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
@@ -123,14 +115,14 @@ def bare(model: nn.Module, batch: Batch) -> Callable[[], None]:
     def steps() -> None:
         for _ in range(CYCLE):
             optimizer.zero_grad()
-            valid_loss(model, batch).backward()  # type: ignore[no-untyped-call]
+            valid_loss(model, batch).backward()
             optimizer.step()
 
     return steps
 
 
 def seconds(net: Net, cycles: int) -> dict[str, float]:
-    """Median seconds of a cycle's parts, all taken turn about; the first tenth is a warm-up."""
+    """Median seconds of a cycle's parts."""
     batch = net.images()
     plain, tuned, delta = (loop(net.build(net.width), kind, batch)[0] for kind in KINDS)
     parts: dict[str, Callable[[], Any]] = {
@@ -140,13 +132,7 @@ def seconds(net: Net, cycles: int) -> dict[str, float]:
         "delta": lambda: train(delta),
         "valid": lambda: tuned.adaptive_valid_step(ENTROPY),
     }
-    spent = np.empty((cycles, len(parts)))
-    for row in spent:
-        for i, part in enumerate(parts.values()):
-            since = time.perf_counter()
-            part()
-            row[i] = time.perf_counter() - since
-    return dict(zip(parts, np.median(spent[cycles // 10 :], axis=0).tolist(), strict=True))
+    return turn_about(parts, cycles)
 
 
 def parameters(net: Net, kind: str) -> int:

@@ -9,6 +9,7 @@ from scipy import stats
 
 
 FLOOR = 1e-3  # regrets below count as this much: nobody tunes beyond a thousandth
+RESAMPLES = 2000
 
 
 def log_floored(regret: np.ndarray) -> np.ndarray:
@@ -49,11 +50,11 @@ def wilcoxon_holm(ours: np.ndarray, others: np.ndarray) -> np.ndarray:  # (Q,), 
     return corrected
 
 
-def band(logs: np.ndarray, resamples: int = 2000) -> np.ndarray:  # (S, Q, T) -> (2, S, T)
+def band(logs: np.ndarray) -> np.ndarray:  # (S, Q, T) -> (2, S, T)
     """90 % bootstrap interval of the geometric mean over problems, which are resampled."""
     rng = np.random.default_rng(0)
     problems = logs.shape[1]
-    weights = rng.multinomial(problems, np.full(problems, 1 / problems), resamples) / problems
+    weights = rng.multinomial(problems, np.full(problems, 1 / problems), RESAMPLES) / problems
     means = np.einsum("bq,sqt->bst", weights, logs, optimize=True)
     return np.exp(np.quantile(means, [0.05, 0.95], axis=0))
 

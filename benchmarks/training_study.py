@@ -38,10 +38,12 @@ from torch.nn.functional import cross_entropy
 from benchmarks import THREADS
 from benchmarks import figures
 from benchmarks import images
+from benchmarks import positive
 from benchmarks import samplers
 from benchmarks.kept import Folder
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet import HyperTraining
+from optuna_hypernet.prediction import SCALE
 
 
 SETS = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
@@ -50,8 +52,8 @@ NOISY = 0.1  # share of training labels that are redrawn
 RATE = 3e-3
 TOLD = ("warm", "told")
 PEERS = ("hypernet", "tpe", "gp")
+OUT = Path("out") / "training-study.svg"
 KEPT = Path(__file__).parents[1] / ".cache" / "benchmarks" / "training-study"
-SCALE = 0.2  # of λ around λ̂ in hyper-training, standard deviations of the search space
 SAMPLES = 2  # λ's per train step of hyper-training
 SHORTER, FINER = 8, 10  # a warm training than one from the start, in steps and their size
 
@@ -307,16 +309,18 @@ def lines(axes: Axes, seeds: list[dict[str, Run]], x: Callable[[Run], np.ndarray
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--studies", nargs="+", choices=TOLD + PEERS, default=TOLD + PEERS)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=10, help="of the studies that are told")
-    parser.add_argument("--peer-trials", type=int, default=50, help="of the others")
-    parser.add_argument("--steps", type=int, default=3200, help="gradient steps of a trial")
-    parser.add_argument("--fit", type=int, default=6000, help="train steps of hyper-training")
-    parser.add_argument("--train", type=int, default=10_000, help="training images")
-    parser.add_argument("--valid", type=int, default=10_000, help="validation images")
-    parser.add_argument("--pool", type=int, default=2, help="pixels averaged, along each side")
+    parser.add_argument("--seeds", type=positive, default=1)
+    parser.add_argument("--trials", type=positive, default=10, help="of the studies that are told")
+    parser.add_argument("--peer-trials", type=positive, default=50, help="of the others")
+    parser.add_argument("--steps", type=positive, default=3200, help="gradient steps of a trial")
+    parser.add_argument("--fit", type=positive, default=6000, help="train steps of hyper-training")
+    parser.add_argument("--train", type=positive, default=10_000, help="training images")
+    parser.add_argument("--valid", type=positive, default=10_000, help="validation images")
+    parser.add_argument(
+        "--pool", type=positive, default=2, help="pixels averaged, along each side"
+    )
     parser.add_argument("--kept", type=Path, default=KEPT, help="where finished studies are")
-    parser.add_argument("--out", type=Path, default=Path("training-study.svg"))
+    parser.add_argument("--out", type=Path, default=OUT)
 
 
 def compared(args: argparse.Namespace, name: str, seed: int) -> dict[str, Run]:
@@ -353,6 +357,7 @@ def main(args: argparse.Namespace) -> int:
         means(name, curves[name])
     print("\nsteps/x's: gradient steps until the lowest loss of x, relative to all that x took")
     size = (9.0, 3.2 * len(curves))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(figures.svg(partial(draw, curves), size, len(curves), 2), encoding="utf-8")
     print(f"figure: {args.out}")
     return 0

@@ -1,6 +1,6 @@
 """Tunes gradient-boosted trees on real data: seven mixed hyperparameters, by cross-validation.
 
-python examples/quickstart.py [--trials 40] [--out history.png]
+python examples/quickstart.py [--trials 40] [--out out/history.png]
 
 Prints what was found beside the untuned score, and writes a plot of the study's history.
 """
@@ -8,6 +8,7 @@ Prints what was found beside the untuned score, and writes a plot of the study's
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -42,7 +43,7 @@ def objective(trial: optuna.Trial) -> float:
     )
 
 
-def plot(study: optuna.Study, untuned: float, path: str) -> None:
+def plot(study: optuna.Study, untuned: float, path: Path) -> None:
     """Draws every trial, the best so far and the untuned score."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -55,6 +56,7 @@ def plot(study: optuna.Study, untuned: float, path: str) -> None:
     axes.set(xlabel="trial", ylabel="RMSE, 5-fold cross-validation", title="HypernetSampler")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -62,7 +64,7 @@ def plot(study: optuna.Study, untuned: float, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--out", default="history.png")
+    parser.add_argument("--out", type=Path, default=Path("out", "history.png"))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     untuned = rmse()

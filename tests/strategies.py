@@ -113,7 +113,7 @@ def values_of(draw: DrawFn, kind: BaseDistribution) -> Any:
         return draw(st.sampled_from(kind.choices))
     assert isinstance(kind, IntDistribution | FloatDistribution)
     if isinstance(kind, IntDistribution) or kind.step is not None:
-        last = round((kind.high - kind.low) / kind.step)  # type: ignore[operator]
+        last = round((kind.high - kind.low) / kind.step)
         steps = draw(st.sampled_from([0, last]) | st.integers(0, last))
-        return min(kind.low + steps * kind.step, kind.high)  # type: ignore[operator]
+        return min(kind.low + steps * kind.step, kind.high)
     return draw(st.sampled_from([kind.low, kind.high]) | st.floats(kind.low, kind.high))

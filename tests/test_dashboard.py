@@ -31,7 +31,7 @@ PROBLEM = "nasbench201-cifar10"
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two samplers on one problem of the smoke suite."""
+    """Three samplers on one problem of the smoke suite."""
     url = f"sqlite:///{tmp_path_factory.mktemp('dashboard')}/benchmarks.db"
     which = ["--suite", "smoke", "--problems", PROBLEM, "--samplers", ",".join(SAMPLERS)]
     size = ["--seeds", "1", "--trials", "20", "--storage", url]

@@ -73,7 +73,7 @@ def found(
     incumbents = domain.project(np.full((1, space.d), 0.9))[0]
     tried = incumbents if tried is None else tried
     rng = np.random.default_rng(seed)
-    return propose(Toy(function, space), domain, incumbents, tried, rng)  # type: ignore[arg-type]
+    return propose(Toy(function, space), domain, incumbents, tried, rng)
 
 
 # The largest value is found.
@@ -193,7 +193,7 @@ def test_incumbents_lead_up_a_hill_that_the_screen_misses() -> None:
 
     incumbent = (top + 0.02)[None]
     row = propose(
-        Toy(value, space),  # type: ignore[arg-type]
+        Toy(value, space),
         domain_of(space),
         incumbents=incumbent,
         tried=incumbent,

@@ -1,4 +1,4 @@
-"""What is written is run: README's Python blocks, every example, and the figures' commands."""
+"""What is written is run: README's Python blocks, and every example."""
 
 from __future__ import annotations
 

@@ -149,10 +149,10 @@ def test_smaller_is_better_in_both_directions(direction: str, sign: int) -> None
 def latest(*kinds: BaseDistribution, running: BaseDistribution | None = None) -> Any:
     study = optuna.create_study()
     for kind in kinds:
-        value = kind.choices[0] if isinstance(kind, CategoricalDistribution) else kind.low  # type: ignore[attr-defined]
+        value = kind.choices[0] if isinstance(kind, CategoricalDistribution) else kind.low
         told(study, value, 0.0, kind=kind)
     if running is not None:
-        told(study, running.low, state=TrialState.RUNNING, kind=running)  # type: ignore[attr-defined]
+        told(study, running.low, state=TrialState.RUNNING, kind=running)
     return History().distributions(study).get("x")
 
 
@@ -315,7 +315,7 @@ def test_bracket_of_hyperband_is_a_study_of_its_own() -> None:
             return [trial for trial in trials if trial.number % 3 == self._remainder]
 
     for remainder in (0, 1, 1, 2, 0):
-        values = history.read(Bracket(remainder), NOBODY).values  # type: ignore[arg-type]
+        values = history.read(Bracket(remainder), NOBODY).values
         assert values.tolist() == [n for n in range(8) if n % 3 == remainder]
 
 

@@ -548,7 +548,7 @@ def test_a_resumed_sampler_goes_on_with_its_own_generator(tmp_path: Path, loader
     assert same(training().fit(60, checkpoint=tmp_path / "run.pt"), whole)
 
 
-def test_a_state_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+def test_a_state_that_does_not_fit_changes_nothing() -> None:
     training, other = RIDGE.training(), RIDGE.training(scheduler=halving)
     training.fit(60)
     before = training.predict({"decay": 0.5})
@@ -595,8 +595,8 @@ def test_numbers_may_be_those_of_numpy(tmp_path: Path) -> None:
     options |= {"scale": np.float64(0.2), "checkpoint": tmp_path / "run.pt"}
     with pytest.raises(Interrupted):
         noisy(optimizer=numpy_adam, valid_loss=interrupting(squared, 25)).fit(60, **options)
-    assert same(noisy(optimizer=numpy_adam).fit(np.int64(60), **options), whole)  # type: ignore[arg-type]
-    assert len(noisy().cross_validate(np.int64(2), 3).path) == 2  # type: ignore[arg-type]
+    assert same(noisy(optimizer=numpy_adam).fit(np.int64(60), **options), whole)
+    assert len(noisy().cross_validate(np.int64(2), 3).path) == 2
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -709,7 +709,9 @@ def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
         training = HyperTraining(
             Keeping(), SPACE, loss, squared, [(x, y)], [(x, y)], response=response, seed=0
         )
-        assert not hasattr(training.fit(20).model, "kept") or response == "structured"
+        model = training.fit(20).model
+        if response == "low-rank":
+            assert not hasattr(model, "kept")
         assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
 
 

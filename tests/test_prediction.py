@@ -398,7 +398,7 @@ def test_without_all_of_its_parameters_there_is_no_prediction(learnt: HyperTrain
 
 def test_not_a_training() -> None:
     with pytest.raises(TypeError, match=r"must be a HyperTraining or None, got 'low-rank'"):
-        HypernetSampler(training="low-rank")  # type: ignore[arg-type]
+        HypernetSampler(training="low-rank")
 
 
 def test_shaped_hyperparameters_cannot_be_suggested() -> None:

@@ -105,7 +105,7 @@ def test_ends_of_a_row_are_the_ends_of_the_range(kind: BaseDistribution) -> None
     first, last = (
         (kind.choices[0], kind.choices[-1])
         if isinstance(kind, CategoricalDistribution)
-        else (kind.low, kind.high)  # type: ignore[attr-defined]
+        else (kind.low, kind.high)
     )
 
     if isinstance(kind, FloatDistribution) and kind.step is not None:

@@ -903,7 +903,7 @@ def quadratic(entropy: float, steps: int) -> Bilevel:
             return 2 + 0.5 * (z - 1).square().mean()
 
     bilevel = Bilevel(
-        Bowl(),  # type: ignore[arg-type]
+        Bowl(),
         Coordinates({"x": RATE}),
         Batches("train_data", [torch.zeros(64)], CPU, 0),
         Batches("valid_data", [torch.zeros(64)], CPU, 0),
@@ -1053,6 +1053,24 @@ def test_a_replayed_path_is_followed_along_lines_between_evaluations() -> None:
     expected = [one.coordinates.decode(torch.lerp(start, end, s))["decay"] for s in shares]
     assert seen == pytest.approx(expected, rel=1e-4)
     assert [point.params["decay"] for point in replayed.path] == pytest.approx([1e-4, 1e-2])
+
+
+def test_a_replay_trains_on_other_data_if_told_to() -> None:
+    """And still is validated on the same."""
+    seen: set[int] = set()
+
+    def watched(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        seen.add(len(batch[0]))
+        return net_loss(model, batch, hp)
+
+    one = training(train_loss=watched)
+    tuned = one.fit(epochs=2)
+    x, y = regression()
+    seen.clear()
+    replayed = one.replay(tuned, train_data=[(x[:7], y[:7]), (x[7:14], y[7:14])])
+    assert seen == {7}
+    again = one.train(replayed.params, 0, model=replayed.model)
+    assert replayed.true_loss == pytest.approx(again.true_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("names", [["decay"], ["drop.p", "decay", "noise"]])

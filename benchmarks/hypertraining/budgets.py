@@ -20,6 +20,7 @@ from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 
 
+STEPS = 3000  # of hyper-training
 COLOURS = {"random": "#8a8f98", "GP": "#1e8e5a", "hypernetwork": "#d81b60"}
 Row = tuple[float, float, float]  # seconds, validation loss, test loss
 
@@ -59,7 +60,7 @@ def suggest(trial: optuna.Trial, name: str, shape: tuple[int, ...]) -> np.ndarra
     return np.reshape(found, shape)
 
 
-def budgets(seeds: int, steps: int = 3000) -> str:
+def budgets(seeds: int) -> str:
     """Figure 7."""
     print("Figure 7: decays of a linear model on 1,000 + 1,000 images of MNIST, squared error")
     print("\nseed   decays   method          trials   seconds     valid      test")
@@ -70,7 +71,7 @@ def budgets(seeds: int, steps: int = 3000) -> str:
             problem = ManyDecays(data.mnist(1000, 1000, seed), (), seed)
             if not each:
                 problem.space = {"0.weight": Shaped(DECAY, (10, 1))}
-            found.setdefault(problem.training().coordinates.D, compare(problem, steps))
+            found.setdefault(problem.training().coordinates.D, compare(problem, STEPS))
     return plot(found)
 
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from benchmarks import figures
 from benchmarks.hypertraining import data
 from benchmarks.hypertraining.contenders import CONTENDERS
 from benchmarks.hypertraining.contenders import Setting
+from benchmarks.timing import turn_about
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet.bilevel.optimizers import adam
@@ -188,36 +190,29 @@ def step_costs(problem: ManyDecays, steps: int = 100) -> dict[str, float]:
         "diagonal, one λ": (Diagonal(owners, size), Around(0.1), 1),
         "diagonal, two λ": (Diagonal(owners, size), Around(0.1), 2),
     }
-    loops = []
-    for network, _, _ in kinds.values():
+    parts = {}
+    for name, (network, density, samples) in kinds.items():
         response = fixed.weights(problem.model)
         response.hypernetwork = network
-        loops.append(fixed.bilevel(response, torch.zeros(size)))
-    seconds = np.empty((steps, len(kinds)))
-    for step in seconds:
-        for at, (loop, (_, density, samples)) in enumerate(
-            zip(loops, kinds.values(), strict=True)
-        ):
-            since = time.perf_counter()
-            loop.train_step(density, samples)
-            step[at] = time.perf_counter() - since
-    medians = np.median(seconds[steps // 10 :], axis=0)
-    return dict(zip(kinds, (medians / medians[0]).tolist(), strict=True))
+        loop = fixed.bilevel(response, torch.zeros(size))
+        parts[name] = partial(loop.train_step, density, samples)
+    medians = turn_about(parts, steps)
+    return {name: seconds / medians["plain"] for name, seconds in medians.items()}
 
 
-def decays(seeds: int, steps: int = STEPS) -> str:
+def decays(seeds: int) -> str:
     """Figure 5."""
     print("Figure 5: one decay per weight, on 50,000 + 10,000 images of MNIST")
     print("mean squared error (the text's) and sums of decay · w², Adam, batches of 128")
     print(
-        f"{steps} steps; a third of them before λ moves. 'plateau': within 1 % of the lowest loss"
+        f"{STEPS} steps; a third of them before λ moves. 'plateau': within 1 % of the lowest loss"
     )
     found: dict[str, dict[str, Curve]] = {}
     for hidden in NETS:
         title = "-".join(map(str, (784, *hidden, 10)))
         for seed in range(seeds):
             problem = ManyDecays(data.mnist(50_000, 10_000, seed), hidden, seed)
-            curves = compare(title, problem, steps)
+            curves = compare(title, problem, STEPS)
             found.setdefault(title, curves)
     return plot(found)
 

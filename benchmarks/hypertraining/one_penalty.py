@@ -29,6 +29,7 @@ EVERYWHERE = (-3.0, 3.0)  # of λ: two standard deviations of the text's p(λ) =
 AROUND = (-5.0, 5.0)
 AWAY = 3.0  # where λ̂ starts in figure 4, below the optimum
 POINTS = 61
+STEPS = 3000
 GUARD = 1e-9  # exp and log may leave a closed range by a bit
 COLOURS = {"converged": "#3c4043", "predicted": "#d81b60"}
 
@@ -141,14 +142,14 @@ def mnist(seed: int) -> OnePenalty:
     return OnePenalty(data.mnist(10, 10_000, seed), seed)
 
 
-def everywhere(seeds: int, steps: int = 3000) -> str:
+def everywhere(seeds: int) -> str:
     """Figure 2."""
     print("Figure 2: one penalty exp(λ)|w| (the code's), λ uniform on [-3, 3] (the text's p(λ))")
     print(f"truth: converged, at {POINTS} λ; R² over the middle 90 % of p(λ)")
     print("\nseed     R²   λ* converged   λ* predicted   λ̂ reached")
     curves = []
     for seed in range(seeds):
-        one = learn_everywhere(mnist(seed), steps)
+        one = learn_everywhere(mnist(seed), STEPS)
         best, lowest = one.grid[one.truth.argmin()], one.grid[one.prediction.argmin()]
         print(
             f"{seed:4} {one.fit:6.3f} {best:14.2f} {lowest:14.2f} {one.reached:11.2f}", flush=True
@@ -157,14 +158,14 @@ def everywhere(seeds: int, steps: int = 3000) -> str:
     return plot(curves, "Learnt everywhere, seed")
 
 
-def around(seeds: int, steps: int = 3000) -> str:
+def around(seeds: int) -> str:
     """Figure 4."""
     print(f"Figure 4: the same penalty, learnt around λ̂, which starts {AWAY:g} below the optimum")
     print("\nseed   λ* converged   λ̂ at start   λ̂ reached   |difference|")
     curves = []
     for seed in range(seeds):
         problem = mnist(seed)
-        one, best = learn_around(problem, steps), problem.best(AROUND)
+        one, best = learn_around(problem, STEPS), problem.best(AROUND)
         print(f"{seed:4} {best:14.2f} {best - AWAY:12.2f} {one.reached:11.2f}", end="")
         print(f" {abs(one.reached - best):14.2f}", flush=True)
         curves.append(one)

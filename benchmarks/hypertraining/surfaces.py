@@ -21,6 +21,7 @@ from optuna_hypernet import HyperTraining
 
 TARGET = 0.4
 RANGE = 2.0
+STEPS = 2000
 
 
 class Weight(nn.Module):
@@ -75,7 +76,7 @@ def learn(seed: int, steps: int, scale: float) -> Tangent:
     return Tangent(grid, np.array([training.best_response({"x": x}).w.item() for x in grid]))
 
 
-def toy(seeds: int, steps: int = 2000) -> str:
+def toy(seeds: int) -> str:
     """Figure 3."""
     truth = -math.asin(TARGET)
     print("Figure 3: L_T = (w - sin(λ + π))², L_V = (w - 0.4)²; a tangent learnt around λ̂ = 0")
@@ -84,7 +85,7 @@ def toy(seeds: int, steps: int = 2000) -> str:
     found = []
     for seed in range(seeds):
         for scale in (0.03, 0.1, 0.3):
-            one = learn(seed, steps, scale)
+            one = learn(seed, STEPS, scale)
             print(f"{seed:4} {scale:7} {one.slope:8.3f} {one.lowest:12.3f}", flush=True)
             found.append(one)
     return plot(found[1])

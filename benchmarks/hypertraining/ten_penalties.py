@@ -47,6 +47,7 @@ LOW, HIGH = -3.0, 3.0
 SPACE = {"penalty": Shaped(FloatDistribution(math.exp(LOW), math.exp(HIGH), log=True), (CLASSES,))}
 SHOWN = 25  # λ that the first two predictors may see
 HELD_OUT = 300
+STEPS = 1000
 
 
 def train_loss(model: nn.Module, batch: Any, hp: Mapping[str, Tensor]) -> Tensor:
@@ -143,16 +144,15 @@ def predict(problem: TenPenalties, steps: int, held_out: int) -> Predictions:
     return Predictions(problem.converged(lambdas), by)
 
 
-def prediction(seeds: int, steps: int = 1000) -> str:
+def prediction(seeds: int) -> str:
     """Figure 6."""
     print("Figure 6: ten penalties exp(λ_c)|w_c| (the code's), λ uniform on [-3, 3]^10 (both)")
     print(f"truth: converged, exact, at {HELD_OUT} held-out λ (the code: 1,000 steps of training)")
     print("\nseed   predictor                 Spearman      R²    bias")
     found = []
     for seed in range(seeds):
-        found.append(
-            predict(TenPenalties(data.mnist(50_000, 10_000, seed), seed), steps, HELD_OUT)
-        )
+        problem = TenPenalties(data.mnist(50_000, 10_000, seed), seed)
+        found.append(predict(problem, STEPS, HELD_OUT))
         for name, values in found[-1].by.items():
             truth = found[-1].truth
             rank, fit = stats.spearmanr(truth, values).statistic, r_squared(truth, values)

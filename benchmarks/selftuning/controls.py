@@ -63,17 +63,17 @@ def controls(
     return {**{name: keep(name, run) for name, run in others.items()}, "self-tuned": tuned}
 
 
-def table(seeds: int, epochs: int = EPOCHS) -> str:
+def table(seeds: int) -> str:
     """Table 1 of the dropout rates on MNIST."""
     first = dropout.mnist(0)
-    print(f"Table 1: {first.title}, {epochs} epochs")
+    print(f"Table 1: {first.title}, {EPOCHS} epochs")
     grid = ", ".join(map(str, GRID))
     print(f"self-tuned from {dropout.START}; constants of {grid} for all rates")
     heading()
     found = []
     for seed in range(seeds):
         problem = dropout.mnist(seed)
-        found.append(controls(problem, problem.tune(problem.start, epochs)))
+        found.append(controls(problem, problem.tune(problem.start, EPOCHS)))
         tell(seed, found[-1])
     means(found)
     return plot(first, found[0])

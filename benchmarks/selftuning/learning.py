@@ -33,13 +33,13 @@ def compare(problem: Problem, epochs: int) -> Runs:
     }
 
 
-def table(seeds: int, epochs: int = EPOCHS) -> str:
+def table(seeds: int) -> str:
     """Both learnt ways, and what they came to."""
-    print(f"{dropout.mnist(0).title}, {epochs} epochs")
+    print(f"{dropout.mnist(0).title}, {EPOCHS} epochs")
     print("\nseed   response           start  seconds    valid     test   rates of the last epoch")
     found = []
     for seed in range(seeds):
-        found.append(compare(dropout.mnist(seed), epochs))
+        found.append(compare(dropout.mnist(seed), EPOCHS))
         for (response, start), run in found[-1].items():
             last = " ".join(f"{rate:.2f}" for rate in run.values[-1])
             print(f"{seed:4}   {response:16} {start:7} {run.seconds:8.1f}", end="")

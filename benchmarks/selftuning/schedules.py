@@ -39,16 +39,16 @@ def apart(problem: Problem, runs: Runs) -> np.ndarray:
     return np.asarray(np.ptp(levels, axis=0))
 
 
-def schedules(seeds: int, epochs: int = EPOCHS) -> str:
+def schedules(seeds: int) -> str:
     """Schedules from five starts."""
     print(f"Schedules from the starts {', '.join(map(str, STARTS))};")
-    print(f"{dropout.mnist(0).title}, {epochs} epochs")
+    print(f"{dropout.mnist(0).title}, {EPOCHS} epochs")
     found = {}
     for tuned in ((LAST,), RATES):
         print(f"\ntuned: {', '.join(NAMES[name] for name in tuned)}")
         for seed in range(seeds):
             problem = dropout.mnist(seed, tuned)
-            runs = from_starts(problem, epochs)
+            runs = from_starts(problem, EPOCHS)
             tell(problem, runs)
             found.setdefault(tuned, runs)
     return plot(found)

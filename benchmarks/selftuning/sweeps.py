@@ -38,11 +38,11 @@ def sweep(problem: Problem, epochs: int) -> Runs:
         }
 
 
-def table(seeds: int, epochs: int = EPOCHS) -> str:
+def table(seeds: int) -> str:
     """Means over seeds of each setting's losses, last rates and last spreads; highest losses."""
-    print(f"{dropout.mnist(0).title}, {epochs} epochs, {seeds} seeds, from {dropout.START}")
+    print(f"{dropout.mnist(0).title}, {EPOCHS} epochs, {seeds} seeds, from {dropout.START}")
     print("\nsetting            valid  highest     test  highest   last rates, spreads (means)")
-    found = [sweep(dropout.mnist(seed), epochs) for seed in range(seeds)]
+    found = [sweep(dropout.mnist(seed), EPOCHS) for seed in range(seeds)]
     for name, value in found[0]:
         runs = [one[name, value] for one in found]
         losses = np.array([[run.valid, run.test] for run in runs])

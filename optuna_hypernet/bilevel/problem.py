@@ -1,4 +1,4 @@
-"""What stays fixed while φ and λ̂ move: losses, data, search space, optimizers, device, seed."""
+"""What stays fixed while φ and λ̂ move: search space, data, optimizers, device, seed."""
 
 from __future__ import annotations
 
