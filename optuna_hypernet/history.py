@@ -13,13 +13,20 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+from scipy.stats import rankdata
 
 from optuna_hypernet.space import Array
+from optuna_hypernet.space import Mask
 from optuna_hypernet.space import internal_row
 
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+
+# A running trial is taken for abandoned once so many that began later are finished, and so many
+# times more than any trial so far had before it came to its end itself.
+_OVERTAKEN, _TIMES_OVERTAKEN = 10, 3
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,21 @@ class Trials:
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
         values: ``(n,)``, smaller is better: NaN for a failed trial, the last report of a pruned
-            one, infinity for one that was pruned without. Infinities are kept.
+            one, infinity for one that was pruned without. Infinities are kept. Where constraints
+            are violated: beyond all finite ones that are feasible, and in the order of violation.
         pruned: ``(n,)``.
-        pending: ``(p, k)`` params of the running trials, as far as they are known.
-        unknown: Whether an earlier trial is running of which no parameter is known yet.
+        infeasible: ``(n,)`` where a constraint is violated.
+        pending: ``(p, k)`` params of the running trials, as far as they are known, but for those
+            that seem abandoned: a worker that died leaves its trial running.
+        unknown: Whether an earlier one of these is running of which no parameter is known yet.
     """
 
     names: list[str]
     searched: list[str]
     finished: Array
     values: Array
-    pruned: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    pruned: Mask
+    infeasible: Mask
     pending: Array
     unknown: bool
 
@@ -91,17 +102,21 @@ class History:
         running = [
             trial
             for trial in trials
-            if trial.state == TrialState.RUNNING and trial.number != asking
+            if trial.state == TrialState.RUNNING
+            and trial.number != asking
+            and self._overtakers(trial) <= _OVERTAKEN + _TIMES_OVERTAKEN * self._most_overtakers
         ]
         pending = self._internal(running)
         known = np.isfinite(pending).any(1)
         values = self._values if study.direction == StudyDirection.MINIMIZE else -self._values
+        values = np.where(self._pruned & np.isnan(values), math.inf, values)
         return Trials(
             names=list(self._names),
             searched=[name for name in self._names if self._is_searched(name)],
             finished=self._finished,
-            values=np.where(self._pruned & np.isnan(values), math.inf, values),
+            values=_penalised(values, self._violation),
             pruned=self._pruned,
+            infeasible=self._violation > 0,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
         )
@@ -118,6 +133,9 @@ class History:
         self._finished = np.empty((0, 0))
         self._values = np.empty(0)
         self._pruned = np.empty(0, dtype=bool)
+        self._violation = np.empty(0)
+        self._numbers = np.empty(0, dtype=int)
+        self._most_overtakers = 0
 
     def _remember(self, trials: Sequence[FrozenTrial]) -> None:
         """Reads what has finished since the last call.
@@ -137,6 +155,9 @@ class History:
         self._last = _order(new[-1])
         for trial in new:
             self._seen[trial.number] = trial
+            if trial.state != TrialState.FAIL:  # which may come long after it died
+                self._most_overtakers = max(self._most_overtakers, self._overtakers(trial))
+            self._numbers = np.append(self._numbers, trial.number)
             self._note_distributions(trial, self._latest)
         missing = [name for name in self._latest if name not in set(self._names)]
         self._names += missing
@@ -145,6 +166,12 @@ class History:
         self._values = np.concatenate([self._values, [_value(trial) for trial in new]])
         states = [trial.state == TrialState.PRUNED for trial in new]
         self._pruned = np.concatenate([self._pruned, np.array(states, dtype=bool)])
+        violation = [_violation(trial) for trial in new]
+        self._violation = np.concatenate([self._violation, violation])
+
+    def _overtakers(self, trial: FrozenTrial) -> int:
+        """How many trials that began after this one are finished."""
+        return int(np.count_nonzero(self._numbers > trial.number))
 
     def _internal(self, trials: Sequence[FrozenTrial]) -> Array:
         rows = [internal_row(self._names, trial.params, trial.distributions) for trial in trials]
@@ -185,3 +212,34 @@ def _value(trial: FrozenTrial) -> float:
     if trial.state == TrialState.PRUNED and trial.last_step is not None:
         return float(trial.intermediate_values[trial.last_step])
     return math.nan
+
+
+def _violation(trial: FrozenTrial) -> float:
+    """By how much its constraints are violated, in all; 0 if it is feasible.
+
+    They are those of ``trial.set_constraint``, and of any sampler's ``constraints_func``.
+    """
+    attributes = trial.system_attrs
+    constraints = [
+        *(attributes.get("constraints") or ()),
+        *(value for name, value in attributes.items() if name.startswith("constraints:")),
+    ]
+    return float(sum(max(value, 0.0) for value in constraints))
+
+
+def _penalised(values: Array, violation: Array) -> Array:
+    """Values ``(n,)``, smaller is better, of which those of infeasible trials are replaced.
+
+    Any infeasible trial is worse than any feasible one, and of two the one that violates more
+    (Deb 2000, "An efficient constraint handling method for genetic algorithms", section 3). By
+    how much worse follows the ranks: constraints have units of their own.
+    """
+    infeasible = (violation > 0) & ~np.isnan(values)
+    if not infeasible.any():
+        return values
+    feasible = values[~infeasible & np.isfinite(values)]
+    low, high = (feasible.min(), feasible.max()) if len(feasible) else (0.0, 0.0)
+    ranks = rankdata(violation[infeasible]) / np.count_nonzero(infeasible)
+    values = values.copy()
+    values[infeasible] = high + ((high - low) or 1.0) * ranks
+    return values

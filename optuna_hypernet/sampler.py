@@ -8,12 +8,14 @@ import numbers
 import threading
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import distribution_to_json
+from optuna.distributions import json_to_distribution
 from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
@@ -63,7 +65,9 @@ class HypernetSampler(BaseSampler):
     Parameters whose range moves are searched in their latest range; conditional parameters are
     searched together with those on which they depend. Pruned trials count as no better than the
     median of the complete ones; without a report, as worse than all. Failed trials are not learnt
-    from, only not repeated in a discrete space: where whole regions fail, return infinity.
+    from, only not repeated in a discrete space: where whole regions fail, return infinity. A trial
+    that violates a constraint counts as worse than all that violate none, and by how much orders
+    those that do. A running trial that many others have overtaken is taken for abandoned.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
@@ -156,27 +160,19 @@ class HypernetSampler(BaseSampler):
             )
             return {}
         with self._lock:
-            known = self._history.distributions(study)
-            if self._training is not None:
-                _check_ranges(self._training.search_space, known)
-                known = {**self._training.search_space, **known}
-        return {name: kind for name, kind in known.items() if not kind.single()}
+            known = self._known(study)
+        return _searched(known)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Values for all parameters of ``search_space``, found together."""
-        searched = {name: kind for name, kind in search_space.items() if not kind.single()}
+        searched = _searched(search_space)
         if len(study.directions) > 1 or not searched:
             return {}
-        space = SearchSpace(searched)
-        request = Request(
-            space, _fixed(space, trial), trial.number, self._entropy(), self._n_startup_trials
-        )
         with self._lock:
             trials = self._history.read(study, trial.number)
-            prediction = self._predict(space, trials)
-            return space.decode(self._suggest(replace(request, prediction=prediction), trials))
+            return self._descend(trial, SearchSpace(searched), trials)
 
     def sample_independent(
         self,
@@ -185,15 +181,24 @@ class HypernetSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value of the independent sampler."""
-        if self._warn_independent_sampling and len(study.directions) == 1:
+        """A value of the independent sampler, if the parameter is new.
+
+        Else one that is found like the others: it comes to this where a trial asks for another
+        range than the latest one did, and what was suggested lies outside of it.
+        """
+        if len(study.directions) == 1:
             with self._lock:
+                self._asked[param_name] = param_distribution
+                known = self._known(study)
+                trials = self._history.read(study, trial.number)
+                if param_name in known and param_name in trials.names:
+                    space = SearchSpace({**_searched(known), param_name: param_distribution})
+                    return self._descend(trial, space, trials)[param_name]
                 started = self._history.finished > self._n_startup_trials
-            if started:
+            if started and self._warn_independent_sampling:
                 _logger.warning(
                     f"The parameter {param_name!r} of trial {trial.number} is sampled by "
-                    f"{type(self._independent_sampler).__name__}: it is new, or its value lay "
-                    "outside the range that this trial asks for. "
+                    f"{type(self._independent_sampler).__name__}: it is new to this sampler. "
                     "Silence this with warn_independent_sampling=False."
                 )
         return self._independent_sampler.sample_independent(
@@ -217,7 +222,7 @@ class HypernetSampler(BaseSampler):
     def __getstate__(self) -> dict[str, Any]:
         """The arguments and the seed: all else is read again from the study's trials."""
         state = self.__dict__.copy()
-        for forgotten in ("_lock", "_history", "_ensemble", "_predicted", "_told"):
+        for forgotten in ("_lock", "_history", "_asked", "_ensemble", "_predicted", "_told"):
             del state[forgotten]
         return state
 
@@ -229,6 +234,7 @@ class HypernetSampler(BaseSampler):
         """Starts without anything that can be read from a study."""
         self._lock = threading.Lock()
         self._history = History()
+        self._asked: dict[str, BaseDistribution] = {}
         self._ensemble = Ensemble()
         self._predicted: tuple[int, Prediction] | None = None
         self._told: set[str] = set()
@@ -238,6 +244,34 @@ class HypernetSampler(BaseSampler):
         if self._seed is None:
             self._seed = _fresh_seed()
         return self._seed
+
+    def _known(self, study: Study) -> dict[str, BaseDistribution]:
+        """The latest distribution of every parameter seen so far, as the objective asks for it."""
+        known = self._history.distributions(study)
+        if self._training is not None:
+            _check_ranges(self._training.search_space, known)
+            known = {**self._training.search_space, **known}
+        for name in [name for name, kind in known.items() if _is_nested(kind)]:
+            # A storage returns tuples as lists, which are other choices. Which they were is known
+            # from the first time that the parameter comes to the independent sampler.
+            asked = self._asked.get(name)
+            if asked is not None and _stored(asked) == _stored(known[name]):
+                known[name] = asked
+            else:
+                del known[name]
+        return known
+
+    def _descend(self, trial: FrozenTrial, space: SearchSpace, trials: Trials) -> dict[str, Any]:
+        """Params of ``space``, found together, but for those that the trial has already."""
+        request = Request(
+            space,
+            _fixed(space, trial),
+            trial.number,
+            self._entropy(),
+            self._n_startup_trials,
+            self._predict(space, trials),
+        )
+        return space.decode(self._suggest(request, trials))
 
     def _suggest(self, request: Request, trials: Trials) -> Array:
         with one_blas_thread(), np.errstate(all="ignore"):
@@ -256,7 +290,8 @@ class HypernetSampler(BaseSampler):
         training = self._training
         if training is None:
             return None
-        if not set(training.search_space) <= set(space.names):
+        its = training.search_space
+        if any(space.distributions.get(name) != kind for name, kind in its.items()):
             return None  # PartialFixedSampler keeps some parameters to itself
         _check_names(training.search_space, trials)
         try:
@@ -280,6 +315,23 @@ class HypernetSampler(BaseSampler):
         if kind not in self._told:
             self._told.add(kind)
             _logger.warning(message)
+
+
+def _searched(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """Those of several values."""
+    return {name: kind for name, kind in space.items() if not kind.single()}
+
+
+def _is_nested(kind: BaseDistribution) -> bool:
+    """Whether it has choices that a storage may return as something else."""
+    return isinstance(kind, CategoricalDistribution) and any(
+        isinstance(choice, list | dict) for choice in kind.choices
+    )
+
+
+def _stored(kind: BaseDistribution) -> BaseDistribution:
+    """As a storage returns it."""
+    return json_to_distribution(distribution_to_json(kind))
 
 
 def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:

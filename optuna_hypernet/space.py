@@ -13,6 +13,7 @@ Notation, here and wherever rows are handled:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -89,6 +90,12 @@ class SearchSpace:
         self._log: Mask = np.array([kind == "log" for kind, *_ in axes], dtype=bool)
         self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
+        self._recorded = {
+            j: recorded
+            for j, kind in enumerate(self.distributions.values())
+            if isinstance(kind, CategoricalDistribution)
+            and len(recorded := _recorded(kind)) < len(kind.choices)
+        }
         width = np.where(self.categorical, self.cardinality, 1)
         self.owner = np.repeat(np.arange(self.d), width)
         self.ranged: Mask = ~self.categorical[self.owner]
@@ -114,6 +121,8 @@ class SearchSpace:
         """
         active = np.isfinite(internal)
         values = np.where(active, internal, np.where(self._log, 1.0, self._low))
+        for j, recorded in self._recorded.items():
+            values[:, j] = np.searchsorted(recorded, values[:, j])
         values[:, self._log] = np.log(np.maximum(values[:, self._log], np.finfo(float).tiny))
         rows = (values / 2 - self._low / 2) / self._half
         rows = self.snap(np.clip(rows, -_OUTSIDE, 1 + _OUTSIDE))
@@ -122,6 +131,8 @@ class SearchSpace:
     def decode(self, row: Array) -> dict[str, Any]:
         """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds."""
         levels = self.levels(row[None])[0]
+        for j, recorded in self._recorded.items():
+            levels[j] = recorded[levels[j]]
         positions = self._positions(row, slice(None))
         positions[self._log] = np.exp(positions[self._log])
         return {
@@ -229,7 +240,7 @@ def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, f
             "are never searched; leave it out of the search space."
         )
     if isinstance(distribution, CategoricalDistribution):
-        count = len(distribution.choices)
+        count = len(_recorded(distribution))
         return "choice", count, -0.5, count - 0.5
     if isinstance(distribution, IntDistribution | FloatDistribution):
         low, high, step = distribution.low, distribution.high, distribution.step or 0
@@ -242,6 +253,18 @@ def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, f
         f"Parameter {name!r} has a {type(distribution).__name__}, which is not known here. "
         "Use FloatDistribution, IntDistribution or CategoricalDistribution."
     )
+
+
+def _recorded(distribution: CategoricalDistribution) -> Sequence[int]:
+    """Indices of the choices that a trial can be recorded with: of equal ones only the first.
+
+    0 and False are equal, say: Optuna cannot tell them apart, so a later one would never be seen.
+    """
+    choices = distribution.choices
+    with contextlib.suppress(TypeError):  # of what cannot be hashed
+        if len(set(choices)) == len(choices):
+            return range(len(choices))
+    return [k for k, one in enumerate(choices) if distribution.to_internal_repr(one) == k]
 
 
 def _value(distribution: BaseDistribution, position: float, level: int | None) -> Any:

@@ -74,12 +74,12 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
             return _start(request, domain, tried, inputs.settle(_sequence(request)))
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request))
-    values, pruned = trials.values[usable], trials.pruned[usable]
+    values, censored = trials.values[usable], (trials.pruned | trials.infeasible)[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
         inputs.embed(rows[usable], active[usable]),
         values,
-        pruned,
+        censored,
         inputs.embed(running, running_active),
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]

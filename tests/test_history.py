@@ -99,6 +99,64 @@ def test_trial_that_asks_is_not_pending() -> None:
     ]
 
 
+def test_a_trial_that_a_dead_worker_left_running_is_given_up() -> None:
+    study = optuna.create_study()
+    left = study.ask({"x": X})
+    counted = []
+    for _ in range(12):
+        told(study, 0.1, 1.0)
+        counted.append(len(History().read(study, NOBODY).pending))
+
+    assert counted == [1] * 10 + [0, 0]  # ten that began later may be finished
+    study.tell(left, 2.0)
+    assert History().read(study, NOBODY).values.tolist() == [1.0] * 12 + [2.0]  # back after all
+
+
+def test_a_slow_trial_is_waited_for_where_others_were_as_slow() -> None:
+    study = optuna.create_study()
+    one = study.ask({"x": X})
+    for _ in range(5):
+        told(study, 0.1, 1.0)
+    study.tell(one, 1.0)
+    failed = study.ask({"x": X})
+    for _ in range(8):
+        told(study, 0.1, 1.0)
+    study.tell(failed, state=TrialState.FAIL)  # by a heartbeat, after whatever time
+    study.ask({"x": X})
+    counted = []
+    history = History()
+    for _ in range(27):
+        told(study, 0.1, 1.0)
+        counted.append(len(history.read(study, NOBODY).pending))
+        assert len(History().read(study, NOBODY).pending) == counted[-1]
+
+    assert counted == [1] * (10 + 3 * 5) + [0, 0]
+
+
+def test_infeasible_trials_are_worse_than_feasible_ones_by_violation() -> None:
+    study = optuna.create_study()
+    told(study, 0.1, 5.0)
+    told(study, 0.2, 0.0, system_attrs={"constraints": (3.0, -9.0)})
+    told(study, 0.3, 1.0, system_attrs={"constraints": (-1.0, 0.0)})
+    told(study, 0.4, 2.0, system_attrs={"constraints:a": 2.0, "constraints:b": 2.0})
+    told(study, 0.5, state=TrialState.FAIL, system_attrs={"constraints:a": 1.0})
+    told(study, 0.6, state=TrialState.PRUNED, intermediate_values={0: 9.0})
+    told(study, 0.7, -math.inf, system_attrs={"constraints:a": math.inf})
+    trials = History().read(study, NOBODY)
+
+    assert trials.infeasible.tolist() == [False, True, False, True, True, False, True]
+    values = [5, 9 + 8 / 3, 1, 9 + 16 / 3, math.nan, 9, 17]
+    np.testing.assert_allclose(trials.values, values)
+
+
+def test_without_a_feasible_trial_violation_is_what_counts() -> None:
+    study = optuna.create_study(direction="maximize")
+    for violation in (4.0, 1.0, 2.0, 2.0):
+        told(study, 0.1, 7.0, system_attrs={"constraints": (violation,)})
+
+    assert np.argsort(History().read(study, NOBODY).values, kind="stable").tolist() == [1, 2, 3, 0]
+
+
 def test_running_trials_that_asked_for_nothing_known_are_left_out() -> None:
     study = optuna.create_study()
     told(study, 0.1, 1.0)

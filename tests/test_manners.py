@@ -261,6 +261,22 @@ def test_choices_of_any_type() -> None:
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
 
 
+def test_a_parameter_with_a_range_of_its_own_in_each_branch_is_learnt(
+    optuna_log: pytest.LogCaptureFixture,
+) -> None:
+    """What is suggested for one branch lies outside of what the other asks for."""
+
+    def objective(trial: Trial) -> float:
+        if trial.suggest_categorical("method", ["a", "b"]) == "a":
+            return abs(math.log10(trial.suggest_float("rate", 1e-5, 1e-3, log=True)) + 4)
+        return abs(math.log10(trial.suggest_float("rate", 1e-2, 1, log=True)) + 1) + 1
+
+    studies = [optimized(hypernet(seed=seed), objective, 30) for seed in range(3)]
+
+    assert all(study.best_value < 0.03 for study in studies)
+    assert optuna_log.records == []
+
+
 # Trials.
 
 
@@ -588,6 +604,38 @@ def test_one_sampler_for_two_studies_trial_by_trial() -> None:
         alone.optimize(objective, n_trials=9)
 
         assert params_of(study) == params_of(alone)
+
+
+@pytest.mark.parametrize("choices", [((64,), (64, 64), (128,)), ([64], [64, 64], {"units": 1})])
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_choices_that_a_storage_returns_as_lists(choices: tuple[Any, ...]) -> None:
+    """The objective gets its own, also of a sampler that has not seen it ask."""
+    given = []
+
+    def objective(trial: Trial) -> float:
+        given.append(trial.suggest_categorical("layers", choices))
+        return len(given[-1]) + trial.suggest_float("x", -1, 1) ** 2
+
+    study = optimized(hypernet(), objective, 8, storage="sqlite:///:memory:")
+    study.sampler = hypernet()
+    study.optimize(objective, n_trials=8)
+
+    assert all(any(one is choice for choice in choices) for one in given)
+    assert [len(one) for one in given].count(2) < 8
+    assert study.best_value < 1.01
+
+
+@pytest.mark.skipif(not hasattr(Trial, "set_constraint"), reason="Optuna 5 has constraints")
+def test_constraints_are_kept() -> None:
+    def objective(trial: Trial) -> float:
+        x, y = trial.suggest_float("x", -5, 5), trial.suggest_float("y", -5, 5)
+        trial.set_constraint("at least two", 2 - x)
+        return x * x + y * y
+
+    study = optimized(HypernetSampler(seed=0), objective, 40)
+
+    assert sum(trial.params["x"] >= 2 for trial in study.trials) > 20
+    assert 4 <= study.best_value < 5
 
 
 @pytest.mark.parametrize("storages", ["memory", "sqlite"])

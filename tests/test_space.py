@@ -366,6 +366,30 @@ def test_pull_equals_finite_differences(
         np.testing.assert_allclose(gradient[:, j], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("choices", "recorded"),
+    [
+        ((0, False, "auto"), [0, 2]),
+        ((1, 1.0, True, 2), [0, 3]),
+        (("a", "b", "b"), [0, 1]),
+        (([1], [1], [2]), [0, 2]),
+        ((None, math.nan, "x"), [0, 1, 2]),
+    ],
+)
+def test_choices_that_cannot_be_told_apart_are_one(
+    choices: tuple[Any, ...], recorded: list[int]
+) -> None:
+    kind = CategoricalDistribution(choices)
+    space = SearchSpace({"c": kind, "x": FloatDistribution(0, 1)})
+    rows, active = space.encode(np.array([[k, 0.5] for k in recorded], dtype=float))
+
+    assert space.cardinality.tolist() == [len(recorded), 0]
+    assert space.levels(rows)[:, 0].tolist() == list(range(len(recorded)))
+    found = [kind.to_internal_repr(space.decode(row)["c"]) for row in rows]
+    assert found == recorded
+    assert (space.embed(rows, active)[:, :-1] > 0).sum() == len(recorded)
+
+
 # Keys of rows.
 
 
