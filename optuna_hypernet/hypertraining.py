@@ -240,7 +240,7 @@ class HyperTraining:
         hps = [self.coordinates.natural(z) for z in ends]
         with self._response.trying():
             self._response.probe(hps, batch, self._problem.seed)
-            self._bilevel.evaluate(self._bilevel.z.detach())
+            self._moves = self._bilevel.try_valid_loss()
 
     @property
     def params(self) -> dict[str, Any]:
@@ -536,6 +536,12 @@ class HyperTraining:
         if finish is None:
             finish = int(plan.train_steps * self._kind.manner.finish)
         check_count("finish", finish, 0)
+        if not self._moves:
+            raise ValueError(
+                "No weight that valid_loss depends on responds to λ, so λ̂ cannot move. Let layers "
+                "respond, by naming fewer of them in elementary=[...]; or use train or "
+                "cross_validate, which do not move it."
+            )
         record = carry_out(self._bilevel, self._response, plan, options)
         adapts = plan.entropy is not None
         if adapts and (narrow := self._bilevel.at_floor()):

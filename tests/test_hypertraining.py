@@ -1033,6 +1033,44 @@ def test_losses_cut_off_from_the_weights_are_named() -> None:
 
     with pytest.raises(ValueError, match="valid_loss does not depend on the model's weights"):
         RIDGE.training(valid_loss=detached).fit(30)
+    with pytest.raises(ValueError, match="valid_loss does not depend on the model's weights"):
+        RIDGE.training(valid_loss=detached)  # at once, and not after the warm-up
+
+
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_losses_of_a_model_from_outside_are_named(response: str) -> None:
+    """They have a gradient, but in weights that nobody trains."""
+    outer, options = copy.deepcopy(RIDGE.model), {"response": response}
+
+    def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(outer, batch) + hp["decay"].mean() * outer.weight.square().sum()
+
+    def both(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["decay"].mean() * squared_norm(model).mean()
+
+    with pytest.raises(ValueError, match="train_loss does not depend .*model that it is given"):
+        RIDGE.training(**options, train_loss=train_loss)
+    with pytest.raises(ValueError, match="valid_loss does not depend .*model that it is given"):
+        RIDGE.training(
+            **options, train_loss=both, valid_loss=lambda model, batch: squared(outer, batch)
+        )
+
+
+def test_a_lambda_that_cannot_move_is_named() -> None:
+    """By a response that is the same for all; ordinary training needs none."""
+
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.offset.expand(len(z), -1)
+
+    training = RIDGE.training(response=Same())
+    assert math.isfinite(training.train({"decay": 1.0}, 3).true_loss)
+    with pytest.raises(ValueError, match="responds to λ, so λ̂ cannot move"):
+        training.fit(30)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:

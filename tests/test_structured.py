@@ -584,6 +584,7 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
     ("model", "space", "options", "message"),
     [
         (Odd(), {}, {}, r"The model \(Odd\) has weights .*elementary="),
+        (Odd(), {}, {}, r"The model \(Odd\) .*Move scale into a submodule"),
         (nn.Sequential(Mine(2, 2)), {}, {}, r"0 \(Mine\) has weights that cannot respond"),
         (nn.LSTM(2, 2, bidirectional=True), {}, {}, "bidirectional"),
         (nn.Conv1d(2, 2, 3, padding_mode="circular"), {}, {}, "padding_mode is not 'zeros'"),
@@ -1458,6 +1459,8 @@ def test_mistakes_are_named_at_once(
     ("call", "message"),
     [
         (lambda one: one.fit(30, samples=4), "samples is 4, but a structured response"),
+        (lambda one: training(elementary=[""]).fit(30), "λ̂ cannot move.*elementary"),
+        (lambda one: training(elementary=["body"]).fit(30), "λ̂ cannot move.*elementary"),
         (lambda one: one.fit(30, epochs=2), "steps is 30 and epochs is 2"),
         (lambda one: one.fit(epochs=0), "epochs is 0"),
         (lambda one: one.fit(30, entropy=-1.0), "entropy is -1.0"),

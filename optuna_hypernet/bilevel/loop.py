@@ -39,6 +39,7 @@ from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
 from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.losses import slopes
 
 
 # Streams of randomness: what a train step draws, what user code draws in each kind of step, and
@@ -162,6 +163,7 @@ class Bilevel:
 
         Raises:
             FloatingPointError: If a loss is not finite; nothing has moved then.
+            ValueError: If it depends on no weight of the model.
         """
         if isinstance(density, Around):
             self._response.recentre(self.z.detach())
@@ -172,7 +174,7 @@ class Bilevel:
             losses = self._response.train_losses(z, self._coordinates.natural(z), batch)
         _check_finite("training", losses.detach(), z, self._coordinates, self.trained)
         phi = [parameter for group in self._groups for parameter in group.parameters]
-        gradients = iter(_gradients("train", losses.mean(), phi))
+        gradients = iter(slopes("train_loss", losses.mean(), phi))
         for group in self._groups:
             group.step([next(gradients) for _ in group.parameters])
         self.trained += 1
@@ -183,10 +185,11 @@ class Bilevel:
 
         Raises:
             FloatingPointError: If the loss is not finite; nothing has moved then.
+            ValueError: If it does not depend on λ̂.
         """
         batch = self._valid.next()
         loss = self._valid_loss(self.z, batch)
-        self._hyper_groups[0].step(_gradients("valid", loss, [self.z]))
+        self._hyper_groups[0].step(slopes("valid_loss", loss, [self.z]))
         return self._validated(loss)
 
     def adaptive_valid_step(self, entropy: float) -> float:
@@ -197,18 +200,37 @@ class Bilevel:
 
         Raises:
             FloatingPointError: If the loss is not finite; nothing has moved then.
+            ValueError: If it does not depend on λ̂.
         """
         batch = self._valid.next()
         draws = generator(self._seed, _AROUND, self.validated)
         noise = Around(1.0)(torch.zeros_like(self.z), n_rows(batch), draws)  # (B, D)
         loss = self._valid_loss(self.z + self.log_scale.exp() * noise, batch)
         moved = [self.z, self.log_scale]
-        gradients = _gradients("valid", loss - entropy * self.log_scale.sum(), moved)
+        of_z, of_log_scale = slopes("valid_loss", loss, moved)
+        assert of_log_scale is not None  # it is there wherever z is
+        gradients = [of_z, of_log_scale - entropy]
         for group, gradient in zip(self._hyper_groups, gradients, strict=True):
             group.step([gradient])
         with torch.no_grad():
             self.log_scale.clamp_(math.log(_FLOOR), math.log(_CEILING))
         return self._validated(loss)
+
+    def try_valid_loss(self) -> bool:
+        """Takes the validation loss of all data once; returns whether λ̂ moves it in any batch.
+
+        Raises:
+            ValueError: If it depends neither on λ̂ nor on φ.
+        """
+        phi = [parameter for group in self._groups for parameter in group.parameters]
+        moves = False
+        for batch in self._valid.all():
+            with private_randomness(derive(self._seed, _EVALUATE), self.z.device):
+                with torch.set_grad_enabled(not moves):
+                    loss = self._response.valid_loss(self.z, batch)
+            if not moves:
+                moves = slopes("valid_loss", loss, [self.z, *phi])[0] is not None
+        return moves
 
     def _valid_loss(self, z: Tensor, batch: Any) -> Tensor:
         with private_randomness(derive(self._seed, _VALID, self.validated), z.device):
@@ -311,17 +333,6 @@ def run(bilevel: Bilevel, plan: Plan, done: int = 0) -> Iterator[int]:
             else:
                 bilevel.adaptive_valid_step(plan.entropy)
         yield number + 1
-
-
-def _gradients(
-    kind: str, loss: Tensor, parameters: list[nn.Parameter]
-) -> tuple[Tensor | None, ...]:
-    if not loss.requires_grad:
-        raise ValueError(
-            f"The {kind}_loss does not depend on the model's weights, so there is no gradient. "
-            "Compute it from model(...), without detach(), item() or torch.no_grad()."
-        )
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def _check_finite(

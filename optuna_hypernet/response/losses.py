@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import fields
 from dataclasses import is_dataclass
 from typing import Any
@@ -86,6 +87,23 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
             "train_loss has the same value at both ends of all hyperparameters. Use hp so "
             "that it changes the loss; every entry is a tensor in natural units."
         )
+
+
+def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Gradient of a loss in each of the parameters; None for those that it does not depend on.
+
+    Raises:
+        ValueError: If it depends on none of them.
+    """
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if any(one is not None for one in found):
+            return tuple(found)
+    raise ValueError(
+        f"The {name} does not depend on the model's weights, so there is no gradient. Compute it "
+        "from the model that it is given, model(...), and from no other; without detach(), "
+        "item() or torch.no_grad()."
+    )
 
 
 def scalar(name: str, value: Any) -> Tensor:

@@ -39,6 +39,7 @@ from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.losses import tensors
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
@@ -153,9 +154,11 @@ class Structured:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                or uses weights that are parts of one. A rate is read when its layer is called.
+                does not depend on the weights, or uses weights that are parts of one. A rate is
+                read when its layer is called.
         """
         network = self.hypernetwork
+        phi = [parameter for group in self.groups for parameter in group]
         for group in self.groups:
             _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
         losses = set()
@@ -164,11 +167,13 @@ class Structured:
             with private_randomness(seed, here.device):
                 loss = self._losses(here, hp, batch).mean()
             losses.add(float(loss.detach()))
-            _check_parts(loss, network.gated, torch.zeros_like(network.centre), _ROUNDING)
+            found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
+            _check_parts(found, network.gated, torch.zeros_like(network.centre), _ROUNDING)
         apart, types = torch.ones_like(network.centre), set[torch.dtype]()
         with private_randomness(seed, here.device), _noting(types, network):
             loss = self._losses(here + apart, hps[-1], batch).mean()
-        _check_parts(loss, network.gated, apart, _rounding(types, here.device))
+        found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
+        _check_parts(found, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, losses)
 
@@ -351,10 +356,16 @@ def _layers(
     users: dict[nn.Parameter, list[nn.Module]] = {}
     for module, weights in own.items():
         if weights and (reason := refusal(module)):
+            advice = (
+                "List it in elementary=[...] to train it without response"
+                if paths[module]
+                else f"Move {', '.join(weights)} into a submodule, which can be listed in "
+                "elementary=[...] to train it without response"
+            )
             raise ValueError(
                 f"{paths[module] or 'The model'} ({type(module).__name__}) has weights that "
-                f"cannot respond to λ: {reason}. List it in elementary=[...] to train it without "
-                'response, or use response="low-rank", which takes any model.'
+                f"cannot respond to λ: {reason}. {advice}; or use "
+                'response="low-rank", which takes any model.'
             )
         for weight in weights.values():
             users.setdefault(weight, []).append(module)
@@ -422,27 +433,32 @@ def _rounding(types: set[torch.dtype], device: torch.device) -> float:
     return max(_ROUNDING, 16 * max(steps, default=0.0))
 
 
-def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor, rounding: float) -> None:
+def _check_parts(
+    found: Mapping[nn.Parameter, Tensor | None],
+    gated: Sequence[Gated],
+    dz: Tensor,
+    rounding: float,
+) -> None:
     """Refuses a loss that takes the parts of a weight for weights.
 
     Where all examples have one displacement, they have weights e + g r in common. So the slopes
     of a loss of those alone are g times as large in r as in e: none in r at the centre.
 
     Args:
-        loss: Where all examples are displaced by ``dz (D,)``.
+        found: Slopes of the loss where all examples are displaced by ``dz (D,)``.
         gated: All weights that respond.
         dz: See there.
         rounding: How far apart slopes may be, relatively, and count as equal.
     """
-    if not (gated and loss.requires_grad):
-        return
-    parts = [part for weight in gated for part in (weight.elementary, weight.response)]
-    slopes = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
+
+    def of(part: nn.Parameter) -> Tensor:
+        slope = found[part]
+        return torch.zeros_like(part) if slope is None else slope
+
     with torch.no_grad():
-        expected = [
-            weight.gated(dz, slope) for weight, slope in zip(gated, slopes[::2], strict=True)
+        pairs = [
+            (of(weight.response), weight.gated(dz, of(weight.elementary))) for weight in gated
         ]
-        pairs = list(zip(slopes[1::2], expected, strict=True))
         apart = sum(float((one - other).square().sum()) for one, other in pairs)
         size = sum(float(one.square().sum() + other.square().sum()) for one, other in pairs)
     if apart > rounding**2 * size:

@@ -26,6 +26,7 @@ from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import set_buffers
@@ -169,7 +170,8 @@ class Weights:
             seed: Of the user's own randomness, the same for each.
 
         Raises:
-            ValueError: If the loss never reads a hyperparameter, or is the same for all ``hps``.
+            ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``, or
+                does not depend on the weights.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
@@ -182,8 +184,11 @@ class Weights:
         weights = self._initial + 0.01 * noise.to(self._initial)  # decay of zeros is zero
         losses = set()
         for hp in hps:
-            with torch.no_grad(), private_randomness(seed, weights.device):
-                losses.add(float(self._train(weights, hp, batch)))
+            moved = weights.clone().requires_grad_()
+            with private_randomness(seed, weights.device):
+                loss = self._train(moved, hp, batch)
+            slopes("train_loss", loss, [moved])
+            losses.add(float(loss.detach()))
         check_effect(hps[0], self._read, losses)
         rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
         try:
