@@ -1021,6 +1021,19 @@ def test_a_hyperparameter_may_act_by_its_size_alone() -> None:
     RIDGE.training(search_space={"shift": FloatDistribution(-1.0, 1.0)}, train_loss=even)
 
 
+def test_a_loss_may_take_gradients_itself() -> None:
+    """As adversarial training does, of its inputs."""
+
+    def adversarial(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(squared(model, (x, batch[1])), x)
+        return squared(model, (batch[0] + hp["size"] * slope.sign(), batch[1]))
+
+    space = {"size": FloatDistribution(0.0, 0.5)}
+    tuned = RIDGE.training(search_space=space, train_loss=adversarial).fit(30)
+    assert math.isfinite(tuned.true_loss)
+
+
 def test_a_loader_that_dries_up_is_named() -> None:
     training = RIDGE.training(train_data=Once(RIDGE.train, 3))
     with pytest.raises(ValueError, match="train_data gave no batch in pass 2"):
@@ -1048,9 +1061,9 @@ def test_losses_of_a_model_from_outside_are_named(response: str) -> None:
     def both(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return squared(model, batch) + hp["decay"].mean() * squared_norm(model).mean()
 
-    with pytest.raises(ValueError, match="train_loss does not depend .*model that it is given"):
+    with pytest.raises(ValueError, match=r"train_loss does not depend .*model that it is given"):
         RIDGE.training(**options, train_loss=train_loss)
-    with pytest.raises(ValueError, match="valid_loss does not depend .*model that it is given"):
+    with pytest.raises(ValueError, match=r"valid_loss does not depend .*model that it is given"):
         RIDGE.training(
             **options, train_loss=both, valid_loss=lambda model, batch: squared(outer, batch)
         )

@@ -225,9 +225,9 @@ class Bilevel:
         phi = [parameter for group in self._groups for parameter in group.parameters]
         moves = False
         for batch in self._valid.all():
-            with private_randomness(derive(self._seed, _EVALUATE), self.z.device):
-                with torch.set_grad_enabled(not moves):
-                    loss = self._response.valid_loss(self.z, batch)
+            randomness = private_randomness(derive(self._seed, _EVALUATE), self.z.device)
+            with randomness, torch.set_grad_enabled(not moves):
+                loss = self._response.valid_loss(self.z, batch)
             if not moves:
                 moves = slopes("valid_loss", loss, [self.z, *phi])[0] is not None
         return moves
