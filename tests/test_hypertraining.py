@@ -742,6 +742,58 @@ def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
     assert float(training.fit(10, finish=0).model.level) != 0  # two λ at once
 
 
+class Merging(nn.Module):
+    """Adds an offset to a frozen weight in eval mode, and takes it out again in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.noise = nn.Linear(3, 1), nn.Dropout(0.5).eval()
+        self.register_buffer("frozen", torch.zeros(3))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merging:
+        if mode == self.merged:
+            self.frozen += -1.0 if mode else 1.0
+        self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.merged != self.training
+        assert not self.noise.training
+        y: Tensor = self.body(x + self.frozen)
+        return y
+
+
+@pytest.mark.parametrize("response", ["low-rank", "structured"])
+def test_modes_are_changed_by_the_models_own_train(response: Any) -> None:
+    """What it does besides is undone in training, in what is exported, and in checkpoints."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        assert not model.merged
+        penalty = squared_norm(model) if hp["decay"].ndim else model.body.weight.square().sum()
+        return squared(model, batch) + (hp["decay"] * penalty).mean()
+
+    def valid_loss(model: nn.Module, batch: Any) -> Tensor:
+        assert model.merged
+        return squared(model, batch)
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+
+    def training() -> HyperTraining:
+        return HyperTraining(
+            Merging(), SPACE, loss, valid_loss, data, data, response=response, seed=0
+        )
+
+    one, other = training(), training()
+    tuned = one.fit(20)
+    assert tuned.model.training
+    assert not (tuned.model.merged or tuned.model.noise.training or tuned.model.frozen.any())
+    predicted = one.predict({"decay": 1.0})
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert other.predict({"decay": 1.0}) == one.predict({"decay": 1.0}) == predicted
+    assert not one.best_response({"decay": 1.0}).frozen.any()
+
+
 class Masked(nn.Module):
     """Keeps a mask as long as the batch, made when it is first called."""
 

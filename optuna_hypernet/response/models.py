@@ -80,10 +80,17 @@ def modes_of(model: nn.Module) -> dict[str, bool]:
 
 
 def set_modes(model: nn.Module, modes: Mapping[str, bool]) -> None:
-    """Puts modules back into the modes that they had."""
-    for name, module in model.named_modules():
-        if name in modes:
-            module.training = modes[name]
+    """Puts modules back into the modes that they had, by their own ``train``.
+
+    That may do more than to set a flag, so it is called where a module has left its mode. As it
+    goes down to all children, the flags of those that differ are set after it.
+    """
+    modules = [(one, modes[name]) for name, one in model.named_modules() if name in modes]
+    for module, mode in modules:
+        if module.training != mode:
+            module.train(mode)
+    for module, mode in modules:
+        module.training = mode
 
 
 def copied(model: _Module) -> _Module:

@@ -184,6 +184,7 @@ class Structured:
         before = copy.deepcopy(network.state_dict())
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         yield
+        set_modes(network, self._modes)
         set_buffers(network, buffers, network.centre.device)
         network.load_state_dict(before, strict=False)  # a pass may have made a buffer
 
@@ -206,6 +207,7 @@ class Structured:
 
     def state_dict(self) -> dict[str, Any]:
         """φ, all buffers, and the model as it was passed in; not copies."""
+        set_modes(self.hypernetwork, self._modes)  # eval() may have done something to them
         return {
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
@@ -215,6 +217,7 @@ class Structured:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
         network = self.hypernetwork
+        set_modes(network, self._modes)
         load_state(network, state["phi"], network.centre.device)
         set_buffers(network, state["buffers"], network.centre.device)
         self._plain.load_state_dict(state["initial"])

@@ -217,7 +217,7 @@ class Weights:
             for name, own in model.named_parameters():
                 if name in named:
                     own.copy_(named[name])
-        set_buffers(model, dict(self._model.named_buffers()), z.device)
+        set_buffers(model, self._buffers(), z.device)
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Weights:
         return {
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
-            "buffers": dict(self._model.named_buffers()),
+            "buffers": self._buffers(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -240,6 +240,11 @@ class Weights:
         """Makes the model that is called."""
         self._model = copy.deepcopy(self._plain)
         self._problem = _Problem(self._model)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Those of the model that is called, in the user's modes; not copies."""
+        set_modes(self._model, self._modes)
+        return dict(self._model.named_buffers())
 
     def _flat(self) -> Tensor:
         named = self._plain.named_parameters()
