@@ -787,11 +787,55 @@ def test_modes_are_changed_by_the_models_own_train(response: Any) -> None:
     one, other = training(), training()
     tuned = one.fit(20)
     assert tuned.model.training
-    assert not (tuned.model.merged or tuned.model.noise.training or tuned.model.frozen.any())
+    assert not tuned.model.merged
+    assert not tuned.model.noise.training
+    assert not tuned.model.frozen.any()
     predicted = one.predict({"decay": 1.0})
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert other.predict({"decay": 1.0}) == one.predict({"decay": 1.0}) == predicted
     assert not one.best_response({"decay": 1.0}).frozen.any()
+
+
+class Taught(nn.Module):
+    """Its frozen teacher follows it in every training pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pupil, self.teacher = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.teacher.weight.mul_(0.9).add_(0.1 * self.pupil.weight)
+        y: Tensor = self.last(self.pupil(x) + self.teacher(x))
+        return y
+
+
+@pytest.mark.parametrize("response", ["low-rank", "structured"])
+def test_frozen_weights_that_passes_move_are_kept(tmp_path: Path, response: Any) -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = squared_norm(model.last) if hp["decay"].ndim else model.last.weight.norm()
+        return squared(model, batch) + (hp["decay"] * penalty).mean()
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+    given = Taught()
+    elementary = ["pupil"] if response == "structured" else []
+    options: dict[str, Any] = {"response": response, "elementary": elementary, "seed": 0}
+
+    def training(valid_loss: Any = squared) -> HyperTraining:
+        return HyperTraining(given, SPACE, loss, valid_loss, data, data, **options)
+
+    trained = training().train({"decay": 1.0}, 20)
+    assert moved(given.teacher.state_dict(), trained.model.teacher.state_dict())
+    again = training().train({"decay": 1.0}, 0, model=trained.model)
+    assert again.true_loss == trained.true_loss
+    whole, file = training().fit(20, finish=0), tmp_path / "run.pt"
+    again = training().train(whole.params, 0, model=whole.model)
+    assert again.true_loss == pytest.approx(whole.predicted_loss)
+    with pytest.raises(Interrupted):
+        training(interrupting(squared, 20)).fit(20, finish=0, checkpoint=file)
+    assert same(training().fit(20, finish=0, checkpoint=file), whole)
 
 
 class Masked(nn.Module):

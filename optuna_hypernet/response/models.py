@@ -107,9 +107,11 @@ def copied(model: _Module) -> _Module:
 def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.device) -> None:
     """Gives buffers these values, by path, also those that a forward pass fills or resizes.
 
+    A frozen weight that a pass has moved, as of a mean teacher, counts as one.
     What the model does not have is left out: the pass that made it makes it anew.
     """
-    modules, buffers = dict(model.named_modules()), dict(model.named_buffers())
+    modules = dict(model.named_modules())
+    buffers = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for path, value in values.items():
         parent, _, name = path.rpartition(".")
         if not hasattr(modules.get(parent), name):

@@ -242,9 +242,15 @@ class Weights:
         self._problem = _Problem(self._model)
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Those of the model that is called, in the user's modes; not copies."""
+        """Those of the model that is called, in the user's modes; not copies.
+
+        Among them are frozen weights that passes have moved, as of a mean teacher.
+        """
         set_modes(self._model, self._modes)
-        return dict(self._model.named_buffers())
+        given = dict(self._plain.named_parameters())
+        frozen = {n: p.detach() for n, p in self._model.named_parameters() if not p.requires_grad}
+        moved = {n: p for n, p in frozen.items() if n in given and not p.equal(given[n])}
+        return {**dict(self._model.named_buffers()), **moved}
 
     def _flat(self) -> Tensor:
         named = self._plain.named_parameters()
