@@ -15,6 +15,7 @@ from optuna.distributions import IntDistribution
 from torch import Tensor
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from optuna_hypernet import HyperTraining
 from optuna_hypernet.coordinates import LIMIT
@@ -412,3 +413,30 @@ def test_an_lstm_answers_to_any_hyperparameters() -> None:
         seed=0,
     )
     assert training.fit(20, finish=0).true_loss < 1.0
+
+
+@pytest.mark.parametrize("kind", ["low-rank", "structured", "structured-delta"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_is_refused(kind: Any, reentrant: bool) -> None:
+    """Its second pass comes when the weights of the first are gone."""
+
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 5), network()[2]
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            if not self.training:
+                return self.last(hidden.tanh())
+            return checkpoint(lambda h: self.last(h.tanh()), hidden, use_reentrant=reentrant)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (1 + hp["decay"].mean()) * cross_entropy(model(batch[0]), batch[1])
+
+    space = {"decay": FloatDistribution(1e-4, 1.0, log=True)}
+    data = [batch()]
+    with pytest.raises(ValueError, match=r"activation checkpointing.*Turn that off"):
+        HyperTraining(
+            Saving().double(), space, loss, valid_loss, data, data, response=kind, seed=0
+        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from dataclasses import is_dataclass
 from typing import Any
@@ -15,6 +17,13 @@ import torch
 from torch import Tensor
 from torch import nn
 
+
+_RECOMPUTED = (
+    "train_loss runs parts of the model again in the backward pass, as activation checkpointing "
+    "(torch.utils.checkpoint) does. But then the weights of the λ that it was taken at are no "
+    "longer in the model, and the gradient would be another one. Turn that off in the model, and "
+    "call those parts directly."
+)
 
 TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]
 ValidLoss = Callable[[nn.Module, Any], Tensor]
@@ -93,10 +102,15 @@ def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
     """Gradient of a loss in each of the parameters; None for those that it does not depend on.
 
     Raises:
-        ValueError: If it depends on none of them.
+        ValueError: If it depends on none of them, or ``torch.utils.checkpoint`` refuses.
     """
     if loss.requires_grad:
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        try:
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        except RuntimeError as error:
+            if "torch.utils.checkpoint" not in str(error):
+                raise
+            raise ValueError(_RECOMPUTED) from error
         if any(one is not None for one in found):
             return tuple(found)
     raise ValueError(
@@ -104,6 +118,39 @@ def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
         "from the model that it is given, model(...), and from no other; without detach(), "
         "item() or torch.no_grad()."
     )
+
+
+def looked_at(
+    name: str,
+    take: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    spoilt: AbstractContextManager[None],
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """A loss and its :func:`slopes`, if they do not depend on what a backward pass finds.
+
+    Args:
+        name: Of the loss.
+        take: Gives the loss, the same each time.
+        parameters: See :func:`slopes`.
+        spoilt: Context in which the model has no weights that are any good.
+
+    Raises:
+        ValueError: If they do, or depend on no parameter.
+    """
+    loss = take()
+    with spoilt:
+        found = slopes(name, loss, parameters)
+    if not finite(found) and finite(slopes(name, take(), parameters)):
+        raise ValueError(_RECOMPUTED)
+    return loss, found
+
+
+def finite(found: Iterable[Tensor | None]) -> bool:
+    """Whether all numbers of all slopes are finite."""
+    there = [one for one in found if one is not None]
+    # One pass over each; a sum that is finite has no other terms, but a finite one may overflow.
+    total = torch.stack([one.sum() for one in there]).sum()
+    return bool(total.isfinite()) or all(bool(one.isfinite().all()) for one in there)
 
 
 def scalar(name: str, value: Any) -> Tensor:

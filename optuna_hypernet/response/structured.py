@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import came
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.losses import slopes
@@ -154,28 +156,33 @@ class Structured:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                does not depend on the weights, or uses weights that are parts of one. A rate is
-                read when its layer is called.
+                does not depend on the weights, uses weights that are parts of one, or reads them
+                in the backward pass, too. A rate is read when its layer is called.
         """
         network = self.hypernetwork
         phi = [parameter for group in self.groups for parameter in group]
+        spoilt = torch.full_like(network.centre, torch.nan)
         for group in self.groups:
             _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
         losses = set()
         here = network.centre.expand(n_rows(batch), -1)
         for hp in hps:
-            with private_randomness(seed, here.device):
-                loss = self._losses(here, hp, batch).mean()
+            take = partial(self._repeatably, here, hp, batch, seed)
+            loss, each = looked_at("train_loss", take, phi, network.displaced(spoilt))
             losses.add(float(loss.detach()))
-            found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
+            found = dict(zip(phi, each, strict=True))
             _check_parts(found, network.gated, torch.zeros_like(network.centre), _ROUNDING)
         apart, types = torch.ones_like(network.centre), set[torch.dtype]()
-        with private_randomness(seed, here.device), _noting(types, network):
-            loss = self._losses(here + apart, hps[-1], batch).mean()
+        with _noting(types, network):
+            loss = self._repeatably(here + apart, hps[-1], batch, seed)
         found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
         _check_parts(found, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, losses)
+
+    def _repeatably(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int) -> Tensor:
+        with private_randomness(seed, z.device):
+            return self._losses(z, hp, batch).mean()
 
     @contextmanager
     def trying(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import scalar
-from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import set_buffers
@@ -171,7 +172,7 @@ class Weights:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``, or
-                does not depend on the weights.
+                does not depend on the weights, or reads them in the backward pass, too.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
@@ -185,9 +186,8 @@ class Weights:
         losses = set()
         for hp in hps:
             moved = weights.clone().requires_grad_()
-            with private_randomness(seed, weights.device):
-                loss = self._train(moved, hp, batch)
-            slopes("train_loss", loss, [moved])
+            take = partial(self._repeatably, moved, hp, batch, seed)
+            loss, _ = looked_at("train_loss", take, [moved], _spoilt(self._model))
             losses.add(float(loss.detach()))
         check_effect(hps[0], self._read, losses)
         rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
@@ -198,6 +198,12 @@ class Weights:
         except RuntimeError:
             self._at_once = False
             self._afresh()
+
+    def _repeatably(
+        self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int
+    ) -> Tensor:
+        with private_randomness(seed, weights.device):
+            return self._train(weights, hp, batch)
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -275,6 +281,20 @@ class Weights:
             name: part.view(shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+
+@contextmanager
+def _spoilt(model: nn.Module) -> Iterator[None]:
+    """Context in which the weights that others take the place of are no numbers."""
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in own]
+    with torch.no_grad():
+        for parameter in own:
+            parameter.fill_(math.nan)
+    yield
+    with torch.no_grad():
+        for parameter, value in zip(own, before, strict=True):
+            parameter.copy_(value)
 
 
 class _Problem(nn.Module):
