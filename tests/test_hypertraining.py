@@ -1200,6 +1200,36 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     assert all(p.isfinite().all() for p in training.best_response({"decay": 1.0}).parameters())
 
 
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_a_gradient_that_is_not_a_number_moves_nothing(response: str) -> None:
+    """Though the loss is one: a root has no slope at zero."""
+    rooted = set[str]()
+
+    def root(kind: str, model: nn.Module, batch: Any) -> Tensor:
+        zero = 0.0 * model(batch[0]).sum()
+        return zero.sqrt() if kind in rooted else zero
+
+    def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = (hp["decay"] * squared_norm(model)).mean()
+        return squared(model, batch) + penalty + root("training", model, batch)
+
+    def valid_loss(model: nn.Module, batch: Any) -> Tensor:
+        return squared(model, batch) + root("validation", model, batch)
+
+    options: dict[str, Any] = {"train_loss": train_loss, "valid_loss": valid_loss}
+    for kind, done in (("training", 0), ("validation", 2)):
+        rooted.clear()
+        training = RIDGE.training(response=response, **options)
+        before = copy.deepcopy(training.state_dict())
+        rooted.add(kind)
+        with pytest.raises(FloatingPointError, match=f"gradient of the {kind} .* {done} train"):
+            training.fit(10, warm_up=0)
+        after = training.state_dict()
+        assert not moved(before["z"], after["z"])
+        assert done or not moved(before["phi"], after["phi"])
+        assert all(p.isfinite().all() for p in training.best_response({"decay": 1}).parameters())
+
+
 def test_integers_and_grids_are_searched_too() -> None:
     """A polynomial whose degree is cut off at an integer: rounded for the loss, smooth for w_φ."""
 
