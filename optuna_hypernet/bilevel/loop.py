@@ -72,6 +72,10 @@ class Response(Protocol):
     def groups(self) -> list[list[nn.Parameter]]:
         """φ in groups that have an optimizer, and a gradient's norm, each."""
 
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """Those of φ that have finite gradients only if all of φ has."""
+
     def recentre(self, z: Tensor) -> None:
         """Is told, before λ is drawn around coordinates ``(D,)``, where that is."""
 
@@ -134,6 +138,7 @@ class Bilevel:
         self.z = nn.Parameter(z.detach().clone())
         self.log_scale = nn.Parameter(torch.zeros_like(z))
         self._groups = [Group(each, optimizer, scheduler, clip) for each in response.groups]
+        self._telling = set(response.telling)
         self._hyper_groups = [Group([one], hyper_optimizer) for one in (self.z, self.log_scale)]
         self.trained = 0
         self.validated = 0
@@ -182,7 +187,8 @@ class Bilevel:
         self._check_losses("training", losses.detach(), z)
         phi = [parameter for group in self._groups for parameter in group.parameters]
         gradients = slopes("train_loss", losses.mean(), phi)
-        self._check_slopes("training", gradients, z)
+        told = [one for p, one in zip(phi, gradients, strict=True) if p in self._telling]
+        self._check_slopes("training", told, z)
         left = iter(gradients)
         for group in self._groups:
             group.step([next(left) for _ in group.parameters])

@@ -121,6 +121,11 @@ class Structured:
         ]
         return [elementary, response] if response else [elementary]
 
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """All of φ: no part of it has the slopes of all weights."""
+        return [parameter for group in self.groups for parameter in group]
+
     def recentre(self, z: Tensor) -> None:
         """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
         self.hypernetwork.recentre(z)

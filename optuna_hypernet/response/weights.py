@@ -20,7 +20,9 @@ from torch.func import vmap
 
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.hypernetworks import MLP
 from optuna_hypernet.response.hypernetworks import Centred
+from optuna_hypernet.response.hypernetworks import Constant
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
@@ -84,6 +86,12 @@ class Weights:
     def groups(self) -> list[list[nn.Parameter]]:
         """φ, all of which one optimizer moves."""
         return [[p for p in self.hypernetwork.parameters() if p.requires_grad]]
+
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """What every weight's own gradient goes to, which is a part of φ; or else all of it."""
+        own = self.hypernetwork
+        return [own.offset] if isinstance(own, Constant | Centred | MLP) else self.groups[0]
 
     def at(self, z: Tensor) -> Tensor:
         """Weights ``(k, P)`` at coordinates ``(k, D)``.
