@@ -6,6 +6,7 @@ MacKay et al. (2019), "Self-Tuning Networks", and Bae & Grosse (2020), "Delta-ST
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
@@ -50,6 +51,7 @@ from optuna_hypernet.kinds import kind_of
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.losses import Augment
+from optuna_hypernet.response.losses import NoEffectError
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import n_rows
@@ -60,6 +62,7 @@ from optuna_hypernet.response.models import device_of
 # Standard deviations from the middle, for the first look at the training loss. On either side, but
 # not as far: a loss may depend on the size of a hyperparameter alone.
 _PROBES = -1.5, 1.0
+_LOOKS = 20  # batches, on one of which hyperparameters have to change the loss
 _FURTHEST = 3.0  # from the middle, where λ̂ starts: at the very ends nothing depends on z
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
 
@@ -233,14 +236,26 @@ class HyperTraining:
 
     def _look(self, middle: Tensor) -> None:
         """Takes both losses once: mistakes in them are named now, not after a while."""
-        batch = next(self._problem.train_batches().all())
-        ends = [middle + apart for apart in _PROBES]
-        if self._response.per_example:
-            ends = [z.expand(n_rows(batch), -1) for z in ends]
-        hps = [self.coordinates.natural(z) for z in ends]
         with self._response.trying():
-            self._response.probe(hps, batch, self._problem.seed)
+            self._look_at_train_loss(middle)
             self._moves = self._bilevel.try_valid_loss()
+
+    def _look_at_train_loss(self, middle: Tensor) -> None:
+        """On the first batch on which hyperparameters act: a rare class may be in a later one."""
+        ends = [middle + apart for apart in _PROBES]
+        refused: NoEffectError | None = None
+        with contextlib.closing(self._problem.train_batches().all()) as batches:
+            for batch in itertools.islice(batches, _LOOKS):
+                rows = (n_rows(batch), -1) if self._response.per_example else (-1,)
+                hps = [self.coordinates.natural(z.expand(*rows)) for z in ends]
+                try:
+                    self._response.probe(hps, batch, self._problem.seed)
+                except NoEffectError as error:
+                    refused = error
+                else:
+                    return
+        assert refused is not None  # there is a batch, or Batches would have said so
+        raise refused
 
     @property
     def params(self) -> dict[str, Any]:

@@ -1117,6 +1117,22 @@ def test_a_hyperparameter_may_act_by_its_size_alone() -> None:
     RIDGE.training(search_space={"shift": FloatDistribution(-1.0, 1.0)}, train_loss=even)
 
 
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_a_hyperparameter_may_act_on_some_batches_alone(response: Any) -> None:
+    """As the weight of a rare class does; but on one of the first twenty."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        usual, rare = squared(model, batch), batch[1].mean() > 50
+        return usual * hp["decay"].mean() if rare else usual
+
+    x, y = RIDGE.train
+    options: dict[str, Any] = {"train_loss": loss, "response": response}
+    rare = (x, y + 100)
+    RIDGE.training(train_data=[(x, y)] * 19 + [rare, (x, y)], **options)
+    with pytest.raises(ValueError, match=r"never reads \['decay'\]"):
+        RIDGE.training(train_data=[(x, y)] * 20 + [rare], **options)
+
+
 def test_a_loss_may_take_gradients_itself() -> None:
     """As adversarial training does, of its inputs."""
 

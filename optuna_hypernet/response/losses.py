@@ -71,8 +71,12 @@ def check_losses(train_loss: TrainLoss, valid_loss: ValidLoss) -> None:
             raise TypeError(f"{name} is {loss!r}, but it must be a function of the model.")
 
 
+class NoEffectError(ValueError):
+    """Hyperparameters do nothing to the training loss of a batch; they may to that of another."""
+
+
 def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> None:
-    """Refuses hyperparameters that do nothing.
+    """Refuses hyperparameters that do nothing, by a :class:`NoEffectError`.
 
     Args:
         names: All of them.
@@ -81,18 +85,18 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
     """
     unread = [name for name in names if name not in read]
     if paths := [name for name in unread if "." in name]:
-        raise ValueError(
+        raise NoEffectError(
             f"train_loss never reads {paths} from hp, and the response has no layers whose rates "
             'those would be. Pass response="structured" to tune the dropout layer at such a path.'
         )
     if unread:
-        raise ValueError(
+        raise NoEffectError(
             f"train_loss never reads {unread} from hp, so nothing can be learnt about it. A "
             "setting of the optimizer, such as a learning rate, does not change where "
             "training ends: let the outer study search it, and leave it out here."
         )
     if len(losses) == 1:
-        raise ValueError(
+        raise NoEffectError(
             "train_loss has the same value at both ends of all hyperparameters. Use hp so "
             "that it changes the loss; every entry is a tensor in natural units."
         )
