@@ -1166,6 +1166,18 @@ def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
     assert trial.user_attrs["params"].keys() == SPACE.keys()
 
 
+def test_a_study_that_maximises_is_told_of_losses_below_zero() -> None:
+    """For its pruner lower is worse; a trial without a study is told of the loss."""
+    told = {}
+    for direction in ("minimize", "maximize"):
+        study = optuna.create_study(direction=direction)
+        study.optimize(lambda trial: training().fit(epochs=3, trial=trial).true_loss, n_trials=1)
+        told[direction] = study.trials[0].intermediate_values
+    assert min(told["minimize"].values()) > 0
+    assert told["maximize"] == {step: -loss for step, loss in told["minimize"].items()}
+    training().fit(epochs=3, trial=optuna.trial.FixedTrial({}))
+
+
 def test_every_epoch_is_reported_under_a_number_of_its_own() -> None:
     """With two batches each, most ends of cycles lie in the middle of one."""
     study = optuna.create_study()
