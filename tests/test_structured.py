@@ -1350,6 +1350,22 @@ def test_a_rate_can_be_read_by_the_loss_too() -> None:
     training(search_space={"drop.p": RATE}, train_loss=loss)
 
 
+def test_layers_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.norm = nn.LSTM(1, 4, batch_first=True), nn.LayerNorm(4)
+            self.drop, self.last = nn.Dropout(), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            zeros = x.new_zeros(1, len(x), 4)
+            y = self.lstm(input=x[:, :, None], hx=(zeros, zeros))[0][:, -1]
+            last: Tensor = self.last(input=self.drop(input=self.norm(input=y)))
+            return last
+
+    assert math.isfinite(training(model=made(Named).float()).fit(8, warm_up=2).true_loss)
+
+
 def test_batches_of_one_train() -> None:
     assert math.isfinite(training(batch=1).fit(20).true_loss)
 
