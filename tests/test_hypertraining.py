@@ -713,6 +713,8 @@ def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
         if response == "low-rank":
             assert not hasattr(model, "kept")
         assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
+        model(x)  # which leaves something that hangs on a graph
+        assert training.train({"decay": 1.0}, 3, model=model).model(x).shape == (12, 1)
 
 
 def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:

@@ -103,7 +103,7 @@ class Structured:
         self._coordinates = coordinates
         self._train_loss = train_loss
         self._valid_loss = valid_loss
-        self._plain = copy.deepcopy(model).to(device)
+        self._plain = copied(model).to(device)
         converted = copy.deepcopy(self._plain)
         dropouts = _dropouts(converted, coordinates)
         layers = _layers(converted, coordinates.D, elementary, generator(seed))
