@@ -840,6 +840,33 @@ def test_frozen_weights_that_passes_move_are_kept(tmp_path: Path, response: Any)
     assert same(training().fit(20, finish=0, checkpoint=file), whole)
 
 
+@pytest.mark.parametrize("number", [float, lambda hp: hp.nonzero().sum()])
+def test_what_vmap_does_not_know_may_come_in_any_batch(tmp_path: Path, number: Any) -> None:
+    """From there on several λ are taken one after another, in a run that is resumed, too."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        noisy = (batch[0] + 0.1 * torch.randn_like(batch[0]), batch[1])
+        loss = squared(model, noisy) + hp["decay"] * model.weight.square().sum()
+        return loss if len(batch[0]) == 12 else loss + number(hp["decay"]) * 0
+
+    x, y = RIDGE.train
+    options: dict[str, Any] = {"train_data": [(x, y)] * 5 + [(x[:6], y[:6])], "train_loss": loss}
+    whole, file = RIDGE.training(**options).fit(60, finish=0), tmp_path / "run.pt"
+    with pytest.raises(Interrupted):
+        RIDGE.training(**options, valid_loss=interrupting(squared, 40)).fit(
+            60, finish=0, checkpoint=file
+        )
+    assert same(RIDGE.training(**options).fit(60, finish=0, checkpoint=file), whole)
+
+    def failing(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        if len(batch[0]) < 12:
+            raise RuntimeError("out of paper")
+        return ridge_loss(model, batch, hp)
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        RIDGE.training(**{**options, "train_loss": failing}).fit(60)
+
+
 class Masked(nn.Module):
     """Keeps a mask as long as the batch, made when it is first called."""
 

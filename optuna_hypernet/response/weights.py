@@ -159,7 +159,13 @@ class Weights:
         weights = self.at(z)
         set_modes(self._model, self._modes)
         if len(z) > 1 and self._at_once:
-            return self._train_at_once(weights, hp, batch)
+            buffers = dict(self._model.named_buffers())
+            try:
+                return self._train_at_once(weights, hp, batch)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError:  # vmap's own, or one that comes again in a moment
+                self._one_by_one(buffers)
         rows = ({name: value[i] for name, value in hp.items()} for i in range(len(z)))
         return torch.stack(
             [self._train(w, row, batch) for w, row in zip(weights, rows, strict=True)]
@@ -185,7 +191,7 @@ class Weights:
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
-        taken one after another.
+        taken one after another, as they are from the first batch on with which it fails later.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(
@@ -205,8 +211,14 @@ class Weights:
                 self._train_at_once(weights.expand(len(hps), -1), rows, batch)
             copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
-            self._at_once = False
-            self._afresh()
+            self._one_by_one({})
+
+    def _one_by_one(self, buffers: Mapping[str, Tensor]) -> None:
+        """From now on; the model's own buffers may hold what ``vmap`` has left there."""
+        self._at_once = False
+        kept = {**buffers, **self._moved()}
+        self._afresh()
+        set_buffers(self._model, kept, self._initial.device)
 
     def _repeatably(
         self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int
@@ -241,6 +253,7 @@ class Weights:
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
             "buffers": self._buffers(),
+            "at_once": self._at_once,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -249,6 +262,7 @@ class Weights:
         self._plain.load_state_dict(state["initial"])
         self._afresh()
         set_buffers(self._model, state["buffers"], self._initial.device)
+        self._at_once = state.get("at_once", self._at_once)  # older checkpoints do not say
         self._initial = self._flat()
 
     def _afresh(self) -> None:
@@ -257,15 +271,15 @@ class Weights:
         self._problem = _Problem(self._model)
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Those of the model that is called, in the user's modes; not copies.
-
-        Among them are frozen weights that passes have moved, as of a mean teacher.
-        """
+        """Those of the model that is called, in the user's modes; not copies."""
         set_modes(self._model, self._modes)
+        return {**dict(self._model.named_buffers()), **self._moved()}
+
+    def _moved(self) -> dict[str, Tensor]:
+        """Frozen weights that passes have moved, as those of a mean teacher; not copies."""
         given = dict(self._plain.named_parameters())
         frozen = {n: p.detach() for n, p in self._model.named_parameters() if not p.requires_grad}
-        moved = {n: p for n, p in frozen.items() if n in given and not p.equal(given[n])}
-        return {**dict(self._model.named_buffers()), **moved}
+        return {n: p for n, p in frozen.items() if n in given and not p.equal(given[n])}
 
     def _flat(self) -> Tensor:
         named = self._plain.named_parameters()
