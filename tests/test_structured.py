@@ -1366,6 +1366,29 @@ def test_layers_may_be_called_by_keyword() -> None:
     assert math.isfinite(training(model=made(Named).float()).fit(8, warm_up=2).true_loss)
 
 
+def test_encoder_layers_respond_where_they_can() -> None:
+    """Though torch has a fast path for them, which takes weights out of parts."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+            self.first, self.last = nn.Linear(1, 4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(self.encoder(self.first(x[:, :, None])).mean(1))
+            return y
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    one = training(
+        model=made(Encoder).float(),
+        search_space={"encoder.dropout.p": RATE, "decay": DECAY, "noise": SPACE["noise"]},
+        elementary=["encoder.self_attn"],
+    )
+    assert math.isfinite(one.fit(8, warm_up=2).true_loss)
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
 def test_batches_of_one_train() -> None:
     assert math.isfinite(training(batch=1).fit(20).true_loss)
 

@@ -147,9 +147,10 @@ class Structured:
             z: Coordinates ``(D,)``, or ``(B, D)`` with a row per example.
             batch: Of validation data, on the device.
         """
-        self.hypernetwork.eval()
-        with self.hypernetwork.at(z, {}):
-            return scalar("valid_loss", self._valid_loss(self.hypernetwork.model, batch))
+        network = self.hypernetwork
+        network.eval()
+        with network.at(z, {}), _fast_path(allowed=not network.in_encoders):
+            return scalar("valid_loss", self._valid_loss(network.model, batch))
 
     def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
         """Takes the training loss at some hyperparameters, all else equal, and compares.
@@ -260,6 +261,7 @@ class Network(nn.Module):
     Attributes:
         centre: ``(D,)``, where the weights are the elementary ones.
         gated: All weights that respond, tied ones once.
+        in_encoders: Whether parts of torch's encoder layers are among those that respond.
         displacement: ``(B, D)`` or ``(D,)``, z - c as it is now.
     """
 
@@ -278,6 +280,8 @@ class Network(nn.Module):
         self.gated = list(dict.fromkeys(w for one in layers for w in one.weights().values()))
         self.parts: list[Layer | TunedDropout] = [*layers, *dropouts.values()]
         self.model = replaced(model, {part.plain: part for part in self.parts})
+        encoders = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer)]
+        self.in_encoders = any(isinstance(m, Layer) for one in encoders for m in one.modules())
         first = next(p for p in model.parameters() if p.requires_grad)
         self.register_buffer("centre", first.detach().new_zeros(n_coordinates))
         self._displace(torch.zeros_like(self.centre))
@@ -313,6 +317,20 @@ class Network(nn.Module):
         self.displacement = dz
         for layer in self.layers:
             layer.displacement = dz
+
+
+@contextmanager
+def _fast_path(*, allowed: bool) -> Iterator[None]:
+    """Context in which torch's encoder layers may only in that case take a fast path.
+
+    There, in eval mode, they do not call their parts, but take the weights out of them.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(before and allowed)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _dropouts(model: nn.Module, coordinates: Coordinates) -> dict[str, TunedDropout]:
