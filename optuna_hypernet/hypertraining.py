@@ -480,10 +480,11 @@ class HyperTraining:
             (point.steps, torch.stack([space.encode(point.params), space.by_column(point.spread)]))
             for point in tuned.path
         ]
-        if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(path)):
+        increase = all(earlier[0] < later[0] for earlier, later in itertools.pairwise(path))
+        if not (path and increase and path[-1][0] > 0):
             raise ValueError(
                 f"The path has the train steps {tuned.steps.tolist()}, along which nothing can "
-                "be replayed: they must increase. Pass what fit returned."
+                "be replayed: they must increase, from none to some. Pass what fit returned."
             )
         data = self._problem.train_data if train_data is None else train_data
         problem = replace(self._problem, train_data=data)
@@ -543,7 +544,7 @@ class HyperTraining:
     def _length(self, steps: int | None, epochs: int | None) -> tuple[int, int | None]:
         """Train steps in all; and how many of them an epoch has, if epochs are counted."""
         if epochs is None:
-            return (3000 if steps is None else steps), None
+            return check_count("steps", 3000 if steps is None else steps, 1), None
         if steps is not None:
             raise ValueError(f"steps is {steps} and epochs is {epochs}. Pass one of the two.")
         batches = len(self._problem.train_batches())

@@ -1091,6 +1091,7 @@ class Once:
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"seed": 0.5}, TypeError, "seed is 0.5, but it must be an int"),
         ({"response": "cubic"}, ValueError, "response is 'cubic'"),
+        ({"response": nn.Flatten()}, ValueError, "a Flatten, has no parameters that require"),
         (
             {"search_space": {**SPACE, "learning_rate": DECAY}},
             ValueError,
@@ -1125,6 +1126,7 @@ def test_mistakes_are_named_at_once(
     [
         ({"steps": 0}, ValueError, "steps is 0, but it must be at least 1"),
         ({"steps": 2.5}, TypeError, "steps is 2.5"),
+        ({"steps": "10"}, TypeError, "steps is '10', but it must be an int"),
         ({"samples": 0}, ValueError, "samples is 0"),
         ({"scale": 0.0}, ValueError, "scale is 0.0.*fit_simplified"),
         ({"steps": 10, "warm_up": 10}, ValueError, "steps is 10, of which warm_up takes 10"),

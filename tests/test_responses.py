@@ -163,6 +163,8 @@ def test_search_spaces_that_cannot_be_descended_on(
 def test_shapes_are_positive_ints() -> None:
     with pytest.raises(ValueError, match=r"shape .* is \(2, 0\)"):
         Shaped(FloatDistribution(0, 1), (2, 0))
+    shapes = [Shaped(FloatDistribution(0, 1), one).shape for one in (np.int64(2), (np.int32(2),))]
+    assert [type(size) for shape in shapes for size in shape] == [int, int]
 
 
 @pytest.mark.parametrize(

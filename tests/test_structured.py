@@ -1470,6 +1470,14 @@ def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         ({"train_loss": norms_of_modules}, ValueError, r"model.modules\(\).*squared_norm"),
         ({"elementary": "body"}, ValueError, r"must be a list: \['body'\]"),
         (
+            {
+                "model": nn.Sequential(nn.Linear(3, 1), nn.Dropout().eval()),
+                "search_space": {"1.p": RATE, "decay": DECAY, "noise": SPACE["noise"]},
+            },
+            ValueError,
+            r"never reads \['1.p'\].*call that layer in training mode",
+        ),
+        (
             {"train_loss": lambda model, batch, hp: net_loss(model, batch, hp)[:, None]},
             ValueError,
             r"train_loss returned shape \(8, 1\).*one loss per example, \(8,\)",
@@ -1519,6 +1527,7 @@ def test_mistakes_are_named_at_once(
         (lambda one: one.fit_simplified(30), "fit_simplified is not for a structured response"),
         (lambda one: one.fit_globally(30), "fit_globally is not for a structured response"),
         (lambda one: one.replay(one.cross_validate(2, steps=1)), "they must increase"),
+        (lambda one: one.replay(one.train(one.params, 0)), r"train steps \[0\], along which"),
     ],
 )
 def test_what_means_nothing_here_is_refused(call: Any, message: str) -> None:

@@ -86,8 +86,9 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
     unread = [name for name in names if name not in read]
     if paths := [name for name in unread if "." in name]:
         raise NoEffectError(
-            f"train_loss never reads {paths} from hp, and the response has no layers whose rates "
-            'those would be. Pass response="structured" to tune the dropout layer at such a path.'
+            f"train_loss never reads {paths} from hp, and there are no dropout layers that draw "
+            "masks with those rates. To tune the rate of the layer at 'path', as 'path.p', pass "
+            'response="structured", and let the model call that layer in training mode.'
         )
     if unread:
         raise NoEffectError(
