@@ -438,7 +438,23 @@ def test_activation_checkpointing_is_refused(kind: Any, reentrant: bool) -> None
 
     space = {"decay": FloatDistribution(1e-4, 1.0, log=True)}
     data = [batch()]
-    with pytest.raises(ValueError, match=r"activation checkpointing.*Turn that off"):
+    with pytest.raises(ValueError, match=r"activation checkpointing.*turn that off"):
         HyperTraining(
             Saving().double(), space, loss, valid_loss, data, data, response=kind, seed=0
         )
+
+
+def test_weights_that_are_out_of_reach_are_refused() -> None:
+    """In a plain list w_φ(λ) cannot take their place."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 3).double()
+            self.kept = [self.body.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x) @ self.kept[0]
+
+    with pytest.raises(ValueError, match="use a ParameterList"):
+        response(model=Keeping()).probe([{"decay": torch.ones(())}], batch(), 0)

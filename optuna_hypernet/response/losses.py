@@ -19,10 +19,11 @@ from torch import nn
 
 
 _RECOMPUTED = (
-    "train_loss runs parts of the model again in the backward pass, as activation checkpointing "
-    "(torch.utils.checkpoint) does. But then the weights of the λ that it was taken at are no "
-    "longer in the model, and the gradient would be another one. Turn that off in the model, and "
-    "call those parts directly."
+    "The backward pass of train_loss reads weights of the model when those of the λ that the loss "
+    "was taken at are no longer there, so the gradient would be another one. If parts of the "
+    "model run again in it, by activation checkpointing (torch.utils.checkpoint), turn that off, "
+    "and call them directly. If the model keeps parameters in a list of its own, use a "
+    "ParameterList."
 )
 
 TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]

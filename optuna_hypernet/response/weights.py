@@ -310,14 +310,14 @@ class Weights:
 def _spoilt(model: nn.Module) -> Iterator[None]:
     """Context in which the weights that others take the place of are no numbers."""
     own = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    before = [parameter.detach().clone() for parameter in own]
-    with torch.no_grad():
-        for parameter in own:
-            parameter.fill_(math.nan)
-    yield
-    with torch.no_grad():
-        for parameter, value in zip(own, before, strict=True):
-            parameter.copy_(value)
+    before = [parameter.data for parameter in own]
+    for parameter in own:
+        parameter.data = torch.full_like(parameter, math.nan)
+    try:
+        yield
+    finally:
+        for parameter, values in zip(own, before, strict=True):
+            parameter.data = values
 
 
 class _Problem(nn.Module):
