@@ -896,7 +896,8 @@ def quadratic(entropy: float, steps: int) -> Bilevel:
 
         def __init__(self) -> None:
             self.hypernetwork = nn.Linear(1, 1)
-            self.groups = [list(self.hypernetwork.parameters())]
+            self.telling = list(self.hypernetwork.parameters())
+            self.groups = [self.telling]
 
         def recentre(self, z: Tensor) -> None: ...
 
