@@ -128,8 +128,8 @@ class HyperTraining:
         train_loss: ``(model, batch, hp) -> scalar``, where ``hp`` maps names to tensors in
             natural units, of the entry's shape, on the device. For a structured response see
             above.
-        valid_loss: ``(model, batch) -> scalar``, a mean over the batch; it never sees λ. The
-            model is in eval mode.
+        valid_loss: ``(model, batch) -> scalar``, a mean over the batch that has a gradient, as
+            an accuracy has not; it never sees λ. The model is in eval mode.
         train_data: Batches, iterated over many times: a loader, or a list.
         valid_data: Likewise, and other data.
         response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
@@ -348,9 +348,9 @@ class HyperTraining:
             progress: Whether to show a progress bar.
 
         Raises:
-            ValueError: If a number is out of its range, an argument is not for this response, or
-                the checkpoint is of another run.
-            FloatingPointError: If a loss is not finite: where, and at which λ.
+            ValueError: If a number is out of its range, an argument is not for this response, no
+                weight responds to λ, or the checkpoint is of another run.
+            FloatingPointError: If a loss or its gradient is not finite: where, and at which λ.
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
         steps, batches = self._length(steps, epochs)
