@@ -154,7 +154,7 @@ def looked_at(
 def finite(found: Iterable[Tensor | None]) -> bool:
     """Whether all numbers of all slopes are finite."""
     there = [one for one in found if one is not None]
-    # One pass over each; a sum that is finite has no other terms, but a finite one may overflow.
+    # A finite sum has finite terms alone; but terms that are finite may have a sum that is not.
     total = torch.stack([one.sum() for one in there]).sum()
     return bool(total.isfinite()) or all(bool(one.isfinite().all()) for one in there)
 
