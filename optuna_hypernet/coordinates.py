@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ class Shaped:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
+        sizes = (self.shape,) if isinstance(self.shape, Integral) else tuple(self.shape)
+        shape = tuple(int(one) if isinstance(one, Integral) else one for one in sizes)
         object.__setattr__(self, "shape", shape)
         if not all(isinstance(size, int) and size > 0 for size in self.shape):
             raise ValueError(

@@ -6,6 +6,7 @@ MacKay et al. (2019), "Self-Tuning Networks", and Bae & Grosse (2020), "Delta-ST
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
@@ -50,6 +51,7 @@ from optuna_hypernet.kinds import kind_of
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.losses import Augment
+from optuna_hypernet.response.losses import NoEffectError
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import n_rows
@@ -60,6 +62,7 @@ from optuna_hypernet.response.models import device_of
 # Standard deviations from the middle, for the first look at the training loss. On either side, but
 # not as far: a loss may depend on the size of a hyperparameter alone.
 _PROBES = -1.5, 1.0
+_LOOKS = 20  # batches, on one of which hyperparameters have to change the loss
 _FURTHEST = 3.0  # from the middle, where λ̂ starts: at the very ends nothing depends on z
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
 
@@ -125,8 +128,8 @@ class HyperTraining:
         train_loss: ``(model, batch, hp) -> scalar``, where ``hp`` maps names to tensors in
             natural units, of the entry's shape, on the device. For a structured response see
             above.
-        valid_loss: ``(model, batch) -> scalar``, a mean over the batch; it never sees λ. The
-            model is in eval mode.
+        valid_loss: ``(model, batch) -> scalar``, a mean over the batch that has a gradient, as
+            an accuracy has not; it never sees λ. The model is in eval mode.
         train_data: Batches, iterated over many times: a loader, or a list.
         valid_data: Likewise, and other data.
         response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
@@ -233,14 +236,26 @@ class HyperTraining:
 
     def _look(self, middle: Tensor) -> None:
         """Takes both losses once: mistakes in them are named now, not after a while."""
-        batch = next(self._problem.train_batches().all())
-        ends = [middle + apart for apart in _PROBES]
-        if self._response.per_example:
-            ends = [z.expand(n_rows(batch), -1) for z in ends]
-        hps = [self.coordinates.natural(z) for z in ends]
         with self._response.trying():
-            self._response.probe(hps, batch, self._problem.seed)
-            self._bilevel.evaluate(self._bilevel.z.detach())
+            self._look_at_train_loss(middle)
+            self._moves = self._bilevel.try_valid_loss()
+
+    def _look_at_train_loss(self, middle: Tensor) -> None:
+        """On the first batch on which hyperparameters act: a rare class may be in a later one."""
+        ends = [middle + apart for apart in _PROBES]
+        refused: NoEffectError | None = None
+        with contextlib.closing(self._problem.train_batches().all()) as batches:
+            for batch in itertools.islice(batches, _LOOKS):
+                rows = (n_rows(batch), -1) if self._response.per_example else (-1,)
+                hps = [self.coordinates.natural(z.expand(*rows)) for z in ends]
+                try:
+                    self._response.probe(hps, batch, self._problem.seed)
+                except NoEffectError as error:
+                    refused = error
+                else:
+                    return
+        assert refused is not None  # there is a batch, or Batches would have said so
+        raise refused
 
     @property
     def params(self) -> dict[str, Any]:
@@ -326,14 +341,16 @@ class HyperTraining:
             checkpoint: File that is written at every evaluation. If it exists, the run goes on
                 from there, bit by bit as if it had not been interrupted if there is a ``seed``.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
-                a train step, and it may prune the run. It keeps params and schedule as user
-                attributes; of a whole run optuna-dashboard, if installed, gets a plot, too.
+                a train step, and it may prune the run. What is reported is the validation loss,
+                or its negative if the study maximises, so that more is better there. It keeps
+                params and schedule as user attributes; of a whole run optuna-dashboard, if
+                installed, gets a plot, too.
             progress: Whether to show a progress bar.
 
         Raises:
-            ValueError: If a number is out of its range, an argument is not for this response, or
-                the checkpoint is of another run.
-            FloatingPointError: If a loss is not finite: where, and at which λ.
+            ValueError: If a number is out of its range, an argument is not for this response, no
+                weight responds to λ, or the checkpoint is of another run.
+            FloatingPointError: If a loss or its gradient is not finite: where, and at which λ.
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
         steps, batches = self._length(steps, epochs)
@@ -463,10 +480,11 @@ class HyperTraining:
             (point.steps, torch.stack([space.encode(point.params), space.by_column(point.spread)]))
             for point in tuned.path
         ]
-        if any(later[0] <= earlier[0] for earlier, later in itertools.pairwise(path)):
+        increase = all(earlier[0] < later[0] for earlier, later in itertools.pairwise(path))
+        if not (path and increase and path[-1][0] > 0):
             raise ValueError(
                 f"The path has the train steps {tuned.steps.tolist()}, along which nothing can "
-                "be replayed: they must increase. Pass what fit returned."
+                "be replayed: they must increase, from none to some. Pass what fit returned."
             )
         data = self._problem.train_data if train_data is None else train_data
         problem = replace(self._problem, train_data=data)
@@ -526,7 +544,7 @@ class HyperTraining:
     def _length(self, steps: int | None, epochs: int | None) -> tuple[int, int | None]:
         """Train steps in all; and how many of them an epoch has, if epochs are counted."""
         if epochs is None:
-            return (3000 if steps is None else steps), None
+            return check_count("steps", 3000 if steps is None else steps, 1), None
         if steps is not None:
             raise ValueError(f"steps is {steps} and epochs is {epochs}. Pass one of the two.")
         batches = len(self._problem.train_batches())
@@ -536,6 +554,12 @@ class HyperTraining:
         if finish is None:
             finish = int(plan.train_steps * self._kind.manner.finish)
         check_count("finish", finish, 0)
+        if not self._moves:
+            raise ValueError(
+                "No weight that valid_loss depends on responds to λ, so λ̂ cannot move. Let layers "
+                "respond, by naming fewer of them in elementary=[...]; or use train or "
+                "cross_validate, which do not move it."
+            )
         record = carry_out(self._bilevel, self._response, plan, options)
         adapts = plan.entropy is not None
         if adapts and (narrow := self._bilevel.at_floor()):

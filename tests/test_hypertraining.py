@@ -713,6 +713,8 @@ def test_what_a_pass_leaves_on_the_model_is_no_hindrance() -> None:
         if response == "low-rank":
             assert not hasattr(model, "kept")
         assert training.train({"decay": 1.0}, 3).model(x).shape == (12, 1)
+        model(x)  # which leaves something that hangs on a graph
+        assert training.train({"decay": 1.0}, 3, model=model).model(x).shape == (12, 1)
 
 
 def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
@@ -740,6 +742,129 @@ def test_a_look_at_the_loss_leaves_buffers_as_they_were() -> None:
     assert not any(training.best_response({"decay": 1.0}).buffers())
     assert float(training.fit_simplified(10, finish=0).model.level) != 0
     assert float(training.fit(10, finish=0).model.level) != 0  # two λ at once
+
+
+class Merging(nn.Module):
+    """Adds an offset to a frozen weight in eval mode, and takes it out again in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.noise = nn.Linear(3, 1), nn.Dropout(0.5).eval()
+        self.register_buffer("frozen", torch.zeros(3))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merging:
+        if mode == self.merged:
+            self.frozen += -1.0 if mode else 1.0
+        self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.merged != self.training
+        assert not self.noise.training
+        y: Tensor = self.body(x + self.frozen)
+        return y
+
+
+@pytest.mark.parametrize("response", ["low-rank", "structured"])
+def test_modes_are_changed_by_the_models_own_train(response: Any) -> None:
+    """What it does besides is undone in training, in what is exported, and in checkpoints."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        assert not model.merged
+        penalty = squared_norm(model) if hp["decay"].ndim else model.body.weight.square().sum()
+        return squared(model, batch) + (hp["decay"] * penalty).mean()
+
+    def valid_loss(model: nn.Module, batch: Any) -> Tensor:
+        assert model.merged
+        return squared(model, batch)
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+
+    def training() -> HyperTraining:
+        return HyperTraining(
+            Merging(), SPACE, loss, valid_loss, data, data, response=response, seed=0
+        )
+
+    one, other = training(), training()
+    tuned = one.fit(20)
+    assert tuned.model.training
+    assert not tuned.model.merged
+    assert not tuned.model.noise.training
+    assert not tuned.model.frozen.any()
+    predicted = one.predict({"decay": 1.0})
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert other.predict({"decay": 1.0}) == one.predict({"decay": 1.0}) == predicted
+    assert not one.best_response({"decay": 1.0}).frozen.any()
+
+
+class Taught(nn.Module):
+    """Its frozen teacher follows it in every training pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pupil, self.teacher = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.teacher.weight.mul_(0.9).add_(0.1 * self.pupil.weight)
+        y: Tensor = self.last(self.pupil(x) + self.teacher(x))
+        return y
+
+
+@pytest.mark.parametrize("response", ["low-rank", "structured"])
+def test_frozen_weights_that_passes_move_are_kept(tmp_path: Path, response: Any) -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = squared_norm(model.last) if hp["decay"].ndim else model.last.weight.norm()
+        return squared(model, batch) + (hp["decay"] * penalty).mean()
+
+    data = [tuple(part.float() for part in RIDGE.train)]
+    given = Taught()
+    elementary = ["pupil"] if response == "structured" else []
+    options: dict[str, Any] = {"response": response, "elementary": elementary, "seed": 0}
+
+    def training(valid_loss: Any = squared) -> HyperTraining:
+        return HyperTraining(given, SPACE, loss, valid_loss, data, data, **options)
+
+    trained = training().train({"decay": 1.0}, 20)
+    assert moved(given.teacher.state_dict(), trained.model.teacher.state_dict())
+    again = training().train({"decay": 1.0}, 0, model=trained.model)
+    assert again.true_loss == trained.true_loss
+    whole, file = training().fit(20, finish=0), tmp_path / "run.pt"
+    again = training().train(whole.params, 0, model=whole.model)
+    assert again.true_loss == pytest.approx(whole.predicted_loss)
+    with pytest.raises(Interrupted):
+        training(interrupting(squared, 20)).fit(20, finish=0, checkpoint=file)
+    assert same(training().fit(20, finish=0, checkpoint=file), whole)
+
+
+@pytest.mark.parametrize("number", [float, lambda hp: hp.nonzero().sum()])
+def test_what_vmap_does_not_know_may_come_in_any_batch(tmp_path: Path, number: Any) -> None:
+    """From there on several λ are taken one after another, in a run that is resumed, too."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        noisy = (batch[0] + 0.1 * torch.randn_like(batch[0]), batch[1])
+        loss = squared(model, noisy) + hp["decay"] * model.weight.square().sum()
+        return loss if len(batch[0]) == 12 else loss + number(hp["decay"]) * 0
+
+    x, y = RIDGE.train
+    options: dict[str, Any] = {"train_data": [(x, y)] * 5 + [(x[:6], y[:6])], "train_loss": loss}
+    whole, file = RIDGE.training(**options).fit(60, finish=0), tmp_path / "run.pt"
+    with pytest.raises(Interrupted):
+        RIDGE.training(**options, valid_loss=interrupting(squared, 40)).fit(
+            60, finish=0, checkpoint=file
+        )
+    assert same(RIDGE.training(**options).fit(60, finish=0, checkpoint=file), whole)
+
+    def failing(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        if len(batch[0]) < 12:
+            raise RuntimeError("out of paper")
+        return ridge_loss(model, batch, hp)
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        RIDGE.training(**{**options, "train_loss": failing}).fit(60)
 
 
 class Masked(nn.Module):
@@ -966,6 +1091,7 @@ class Once:
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"seed": 0.5}, TypeError, "seed is 0.5, but it must be an int"),
         ({"response": "cubic"}, ValueError, "response is 'cubic'"),
+        ({"response": nn.Flatten()}, ValueError, "a Flatten, has no parameters that require"),
         (
             {"search_space": {**SPACE, "learning_rate": DECAY}},
             ValueError,
@@ -1000,6 +1126,7 @@ def test_mistakes_are_named_at_once(
     [
         ({"steps": 0}, ValueError, "steps is 0, but it must be at least 1"),
         ({"steps": 2.5}, TypeError, "steps is 2.5"),
+        ({"steps": "10"}, TypeError, "steps is '10', but it must be an int"),
         ({"samples": 0}, ValueError, "samples is 0"),
         ({"scale": 0.0}, ValueError, "scale is 0.0.*fit_simplified"),
         ({"steps": 10, "warm_up": 10}, ValueError, "steps is 10, of which warm_up takes 10"),
@@ -1021,6 +1148,35 @@ def test_a_hyperparameter_may_act_by_its_size_alone() -> None:
     RIDGE.training(search_space={"shift": FloatDistribution(-1.0, 1.0)}, train_loss=even)
 
 
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_a_hyperparameter_may_act_on_some_batches_alone(response: Any) -> None:
+    """As the weight of a rare class does; but on one of the first twenty."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        usual, rare = squared(model, batch), batch[1].mean() > 50
+        return usual * hp["decay"].mean() if rare else usual
+
+    x, y = RIDGE.train
+    options: dict[str, Any] = {"train_loss": loss, "response": response}
+    rare = (x, y + 100)
+    RIDGE.training(train_data=[(x, y)] * 19 + [rare, (x, y)], **options)
+    with pytest.raises(ValueError, match=r"never reads \['decay'\]"):
+        RIDGE.training(train_data=[(x, y)] * 20 + [rare], **options)
+
+
+def test_a_loss_may_take_gradients_itself() -> None:
+    """As adversarial training does, of its inputs."""
+
+    def adversarial(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(squared(model, (x, batch[1])), x)
+        return squared(model, (batch[0] + hp["size"] * slope.sign(), batch[1]))
+
+    space = {"size": FloatDistribution(0.0, 0.5)}
+    tuned = RIDGE.training(search_space=space, train_loss=adversarial).fit(30)
+    assert math.isfinite(tuned.true_loss)
+
+
 def test_a_loader_that_dries_up_is_named() -> None:
     training = RIDGE.training(train_data=Once(RIDGE.train, 3))
     with pytest.raises(ValueError, match="train_data gave no batch in pass 2"):
@@ -1033,6 +1189,44 @@ def test_losses_cut_off_from_the_weights_are_named() -> None:
 
     with pytest.raises(ValueError, match="valid_loss does not depend on the model's weights"):
         RIDGE.training(valid_loss=detached).fit(30)
+    with pytest.raises(ValueError, match="valid_loss does not depend on the model's weights"):
+        RIDGE.training(valid_loss=detached)  # at once, and not after the warm-up
+
+
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_losses_of_a_model_from_outside_are_named(response: str) -> None:
+    """They have a gradient, but in weights that nobody trains."""
+    outer, options = copy.deepcopy(RIDGE.model), {"response": response}
+
+    def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(outer, batch) + hp["decay"].mean() * outer.weight.square().sum()
+
+    def both(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["decay"].mean() * squared_norm(model).mean()
+
+    with pytest.raises(ValueError, match=r"train_loss does not depend .*model that it is given"):
+        RIDGE.training(**options, train_loss=train_loss)
+    with pytest.raises(ValueError, match=r"valid_loss does not depend .*model that it is given"):
+        RIDGE.training(
+            **options, train_loss=both, valid_loss=lambda model, batch: squared(outer, batch)
+        )
+
+
+def test_a_lambda_that_cannot_move_is_named() -> None:
+    """By a response that is the same for all; ordinary training needs none."""
+
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.offset.expand(len(z), -1)
+
+    training = RIDGE.training(response=Same())
+    assert math.isfinite(training.train({"decay": 1.0}, 3).true_loss)
+    with pytest.raises(ValueError, match="responds to λ, so λ̂ cannot move"):
+        training.fit(30)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
@@ -1051,6 +1245,36 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
         training.fit(60, checkpoint=file)
     assert torch.load(file, weights_only=True)["record"]["done"] == 17
     assert all(p.isfinite().all() for p in training.best_response({"decay": 1.0}).parameters())
+
+
+@pytest.mark.parametrize("response", ["linear", "structured"])
+def test_a_gradient_that_is_not_a_number_moves_nothing(response: str) -> None:
+    """Though the loss is one: a root has no slope at zero."""
+    rooted = set[str]()
+
+    def root(kind: str, model: nn.Module, batch: Any) -> Tensor:
+        zero = 0.0 * model(batch[0]).sum()
+        return zero.sqrt() if kind in rooted else zero
+
+    def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        penalty = (hp["decay"] * squared_norm(model)).mean()
+        return squared(model, batch) + penalty + root("training", model, batch)
+
+    def valid_loss(model: nn.Module, batch: Any) -> Tensor:
+        return squared(model, batch) + root("validation", model, batch)
+
+    options: dict[str, Any] = {"train_loss": train_loss, "valid_loss": valid_loss}
+    for kind, done in (("training", 0), ("validation", 2)):
+        rooted.clear()
+        training = RIDGE.training(response=response, **options)
+        before = copy.deepcopy(training.state_dict())
+        rooted.add(kind)
+        with pytest.raises(FloatingPointError, match=f"gradient of the {kind} .* {done} train"):
+            training.fit(10, warm_up=0)
+        after = training.state_dict()
+        assert not moved(before["z"], after["z"])
+        assert done or not moved(before["phi"], after["phi"])
+        assert all(p.isfinite().all() for p in training.best_response({"decay": 1}).parameters())
 
 
 def test_integers_and_grids_are_searched_too() -> None:

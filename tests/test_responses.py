@@ -15,6 +15,7 @@ from optuna.distributions import IntDistribution
 from torch import Tensor
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from optuna_hypernet import HyperTraining
 from optuna_hypernet.coordinates import LIMIT
@@ -162,6 +163,8 @@ def test_search_spaces_that_cannot_be_descended_on(
 def test_shapes_are_positive_ints() -> None:
     with pytest.raises(ValueError, match=r"shape .* is \(2, 0\)"):
         Shaped(FloatDistribution(0, 1), (2, 0))
+    shapes = [Shaped(FloatDistribution(0, 1), one).shape for one in (np.int64(2), (np.int32(2),))]
+    assert [type(size) for shape in shapes for size in shape] == [int, int]
 
 
 @pytest.mark.parametrize(
@@ -412,3 +415,46 @@ def test_an_lstm_answers_to_any_hyperparameters() -> None:
         seed=0,
     )
     assert training.fit(20, finish=0).true_loss < 1.0
+
+
+@pytest.mark.parametrize("kind", ["low-rank", "structured", "structured-delta"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_is_refused(kind: Any, reentrant: bool) -> None:
+    """Its second pass comes when the weights of the first are gone."""
+
+    class Saving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 5), network()[2]
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            if not self.training:
+                return self.last(hidden.tanh())
+            return checkpoint(lambda h: self.last(h.tanh()), hidden, use_reentrant=reentrant)
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return (1 + hp["decay"].mean()) * cross_entropy(model(batch[0]), batch[1])
+
+    space = {"decay": FloatDistribution(1e-4, 1.0, log=True)}
+    data = [batch()]
+    with pytest.raises(ValueError, match=r"activation checkpointing.*turn that off"):
+        HyperTraining(
+            Saving().double(), space, loss, valid_loss, data, data, response=kind, seed=0
+        )
+
+
+def test_weights_that_are_out_of_reach_are_refused() -> None:
+    """In a plain list w_φ(λ) cannot take their place."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 3).double()
+            self.kept = [self.body.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x) @ self.kept[0]
+
+    with pytest.raises(ValueError, match="use a ParameterList"):
+        response(model=Keeping()).probe([{"decay": torch.ones(())}], batch(), 0)

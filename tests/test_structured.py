@@ -584,6 +584,7 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
     ("model", "space", "options", "message"),
     [
         (Odd(), {}, {}, r"The model \(Odd\) has weights .*elementary="),
+        (Odd(), {}, {}, r"The model \(Odd\) .*Move scale into a submodule"),
         (nn.Sequential(Mine(2, 2)), {}, {}, r"0 \(Mine\) has weights that cannot respond"),
         (nn.LSTM(2, 2, bidirectional=True), {}, {}, "bidirectional"),
         (nn.Conv1d(2, 2, 3, padding_mode="circular"), {}, {}, "padding_mode is not 'zeros'"),
@@ -895,7 +896,8 @@ def quadratic(entropy: float, steps: int) -> Bilevel:
 
         def __init__(self) -> None:
             self.hypernetwork = nn.Linear(1, 1)
-            self.groups = [list(self.hypernetwork.parameters())]
+            self.telling = list(self.hypernetwork.parameters())
+            self.groups = [self.telling]
 
         def recentre(self, z: Tensor) -> None: ...
 
@@ -1165,6 +1167,18 @@ def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
     assert trial.user_attrs["params"].keys() == SPACE.keys()
 
 
+def test_a_study_that_maximises_is_told_of_losses_below_zero() -> None:
+    """For its pruner lower is worse; a trial without a study is told of the loss."""
+    told = {}
+    for direction in ("minimize", "maximize"):
+        study = optuna.create_study(direction=direction)
+        study.optimize(lambda trial: training().fit(epochs=3, trial=trial).true_loss, n_trials=1)
+        told[direction] = study.trials[0].intermediate_values
+    assert min(told["minimize"].values()) > 0
+    assert told["maximize"] == {step: -loss for step, loss in told["minimize"].items()}
+    training().fit(epochs=3, trial=optuna.trial.FixedTrial({}))
+
+
 def test_every_epoch_is_reported_under_a_number_of_its_own() -> None:
     """With two batches each, most ends of cycles lie in the middle of one."""
     study = optuna.create_study()
@@ -1337,6 +1351,45 @@ def test_a_rate_can_be_read_by_the_loss_too() -> None:
     training(search_space={"drop.p": RATE}, train_loss=loss)
 
 
+def test_layers_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.norm = nn.LSTM(1, 4, batch_first=True), nn.LayerNorm(4)
+            self.drop, self.last = nn.Dropout(), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            zeros = x.new_zeros(1, len(x), 4)
+            y = self.lstm(input=x[:, :, None], hx=(zeros, zeros))[0][:, -1]
+            last: Tensor = self.last(input=self.drop(input=self.norm(input=y)))
+            return last
+
+    assert math.isfinite(training(model=made(Named).float()).fit(8, warm_up=2).true_loss)
+
+
+def test_encoder_layers_respond_where_they_can() -> None:
+    """Though torch has a fast path for them, which takes weights out of parts."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+            self.first, self.last = nn.Linear(1, 4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(self.encoder(self.first(x[:, :, None])).mean(1))
+            return y
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    one = training(
+        model=made(Encoder).float(),
+        search_space={"encoder.dropout.p": RATE, "decay": DECAY, "noise": SPACE["noise"]},
+        elementary=["encoder.self_attn"],
+    )
+    assert math.isfinite(one.fit(8, warm_up=2).true_loss)
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
 def test_batches_of_one_train() -> None:
     assert math.isfinite(training(batch=1).fit(20).true_loss)
 
@@ -1418,6 +1471,14 @@ def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         ({"train_loss": norms_of_modules}, ValueError, r"model.modules\(\).*squared_norm"),
         ({"elementary": "body"}, ValueError, r"must be a list: \['body'\]"),
         (
+            {
+                "model": nn.Sequential(nn.Linear(3, 1), nn.Dropout().eval()),
+                "search_space": {"1.p": RATE, "decay": DECAY, "noise": SPACE["noise"]},
+            },
+            ValueError,
+            r"never reads \['1.p'\].*call that layer in training mode",
+        ),
+        (
             {"train_loss": lambda model, batch, hp: net_loss(model, batch, hp)[:, None]},
             ValueError,
             r"train_loss returned shape \(8, 1\).*one loss per example, \(8,\)",
@@ -1458,6 +1519,8 @@ def test_mistakes_are_named_at_once(
     ("call", "message"),
     [
         (lambda one: one.fit(30, samples=4), "samples is 4, but a structured response"),
+        (lambda one: training(elementary=[""]).fit(30), "λ̂ cannot move.*elementary"),
+        (lambda one: training(elementary=["body"]).fit(30), "λ̂ cannot move.*elementary"),
         (lambda one: one.fit(30, epochs=2), "steps is 30 and epochs is 2"),
         (lambda one: one.fit(epochs=0), "epochs is 0"),
         (lambda one: one.fit(30, entropy=-1.0), "entropy is -1.0"),
@@ -1465,6 +1528,7 @@ def test_mistakes_are_named_at_once(
         (lambda one: one.fit_simplified(30), "fit_simplified is not for a structured response"),
         (lambda one: one.fit_globally(30), "fit_globally is not for a structured response"),
         (lambda one: one.replay(one.cross_validate(2, steps=1)), "they must increase"),
+        (lambda one: one.replay(one.train(one.params, 0)), r"train steps \[0\], along which"),
     ],
 )
 def test_what_means_nothing_here_is_refused(call: Any, message: str) -> None:

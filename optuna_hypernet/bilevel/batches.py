@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -84,7 +85,7 @@ class Batches:
                 self._iterator, self._index = None, 0
                 self._passes += 1
 
-    def all(self) -> Iterator[Any]:
+    def all(self) -> Generator[Any]:
         """One pass over everything, which leaves :meth:`next` where it is."""
         before = self._own_states()
         empty = True

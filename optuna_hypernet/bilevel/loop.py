@@ -19,6 +19,7 @@ import copy
 import math
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
@@ -38,7 +39,9 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.losses import finite
 from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.losses import slopes
 
 
 # Streams of randomness: what a train step draws, what user code draws in each kind of step, and
@@ -48,6 +51,11 @@ _LAMBDA, _TRAIN, _VALID, _EVALUATE, _AROUND = range(5)
 # The scale in standard deviations of the search space: with less no slope is learnt, and more is
 # further than an affine response can be true.
 _FLOOR, _CEILING = 0.05, 2.0
+
+_ADVICE = (
+    "Try smaller step sizes (optimizer=, hyper_optimizer=), a smaller scale, or a range without "
+    "that λ."
+)
 
 
 class Response(Protocol):
@@ -63,6 +71,10 @@ class Response(Protocol):
     @property
     def groups(self) -> list[list[nn.Parameter]]:
         """φ in groups that have an optimizer, and a gradient's norm, each."""
+
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """Those of φ that have finite gradients only if all of φ has."""
 
     def recentre(self, z: Tensor) -> None:
         """Is told, before λ is drawn around coordinates ``(D,)``, where that is."""
@@ -126,6 +138,7 @@ class Bilevel:
         self.z = nn.Parameter(z.detach().clone())
         self.log_scale = nn.Parameter(torch.zeros_like(z))
         self._groups = [Group(each, optimizer, scheduler, clip) for each in response.groups]
+        self._telling = set(response.telling)
         self._hyper_groups = [Group([one], hyper_optimizer) for one in (self.z, self.log_scale)]
         self.trained = 0
         self.validated = 0
@@ -161,7 +174,8 @@ class Bilevel:
             samples: How many λ to draw; None is one for every example of the batch.
 
         Raises:
-            FloatingPointError: If a loss is not finite; nothing has moved then.
+            FloatingPointError: If a loss, or its gradient, is not finite; nothing has moved then.
+            ValueError: If it depends on no weight of the model.
         """
         if isinstance(density, Around):
             self._response.recentre(self.z.detach())
@@ -170,11 +184,14 @@ class Bilevel:
         z = density(self.z.detach(), samples or n_rows(batch), draws)  # (k, D)
         with private_randomness(derive(self._seed, _TRAIN, self.trained), z.device):
             losses = self._response.train_losses(z, self._coordinates.natural(z), batch)
-        _check_finite("training", losses.detach(), z, self._coordinates, self.trained)
+        self._check_losses("training", losses.detach(), z)
         phi = [parameter for group in self._groups for parameter in group.parameters]
-        gradients = iter(_gradients("train", losses.mean(), phi))
+        gradients = slopes("train_loss", losses.mean(), phi)
+        told = [one for p, one in zip(phi, gradients, strict=True) if p in self._telling]
+        self._check_slopes("training", told, z)
+        left = iter(gradients)
         for group in self._groups:
-            group.step([next(gradients) for _ in group.parameters])
+            group.step([next(left) for _ in group.parameters])
         self.trained += 1
         return float(losses.detach().mean())
 
@@ -182,11 +199,14 @@ class Bilevel:
         """Moves λ̂ only; returns the validation loss on one batch.
 
         Raises:
-            FloatingPointError: If the loss is not finite; nothing has moved then.
+            FloatingPointError: If the loss, or its gradient, is not; nothing has moved then.
+            ValueError: If it does not depend on λ̂.
         """
         batch = self._valid.next()
         loss = self._valid_loss(self.z, batch)
-        self._hyper_groups[0].step(_gradients("valid", loss, [self.z]))
+        gradients = slopes("valid_loss", loss, [self.z])
+        self._check_slopes("validation", gradients, self.z.detach()[None])
+        self._hyper_groups[0].step(gradients)
         return self._validated(loss)
 
     def adaptive_valid_step(self, entropy: float) -> float:
@@ -196,26 +216,71 @@ class Bilevel:
             entropy: τ. With 0 the scale shrinks, with 1 the density is a posterior.
 
         Raises:
-            FloatingPointError: If the loss is not finite; nothing has moved then.
+            FloatingPointError: If the loss, or its gradient, is not; nothing has moved then.
+            ValueError: If it does not depend on λ̂.
         """
         batch = self._valid.next()
         draws = generator(self._seed, _AROUND, self.validated)
         noise = Around(1.0)(torch.zeros_like(self.z), n_rows(batch), draws)  # (B, D)
         loss = self._valid_loss(self.z + self.log_scale.exp() * noise, batch)
         moved = [self.z, self.log_scale]
-        gradients = _gradients("valid", loss - entropy * self.log_scale.sum(), moved)
+        of_z, of_log_scale = slopes("valid_loss", loss, moved)
+        assert of_log_scale is not None  # it is there wherever z is
+        gradients = [of_z, of_log_scale - entropy]
+        self._check_slopes("validation", gradients, self.z.detach()[None])
         for group, gradient in zip(self._hyper_groups, gradients, strict=True):
             group.step([gradient])
         with torch.no_grad():
             self.log_scale.clamp_(math.log(_FLOOR), math.log(_CEILING))
         return self._validated(loss)
 
+    def try_valid_loss(self) -> bool:
+        """Takes the validation loss of all data once; returns whether λ̂ moves it in any batch.
+
+        Raises:
+            ValueError: If it depends neither on λ̂ nor on φ.
+        """
+        phi = [parameter for group in self._groups for parameter in group.parameters]
+        moves = False
+        for batch in self._valid.all():
+            randomness = private_randomness(derive(self._seed, _EVALUATE), self.z.device)
+            with randomness, torch.set_grad_enabled(not moves):
+                loss = self._response.valid_loss(self.z, batch)
+            if not moves:
+                moves = slopes("valid_loss", loss, [self.z, *phi])[0] is not None
+        return moves
+
     def _valid_loss(self, z: Tensor, batch: Any) -> Tensor:
         with private_randomness(derive(self._seed, _VALID, self.validated), z.device):
             loss = self._response.valid_loss(z, batch)
-        here = self.z.detach()[None]
-        _check_finite("validation", loss.detach()[None], here, self._coordinates, self.trained)
+        self._check_losses("validation", loss.detach()[None], self.z.detach()[None])
         return loss
+
+    def _check_losses(self, kind: str, losses: Tensor, z: Tensor) -> None:
+        """Refuses losses at ``z (k, D)``, or their mean, that are not finite."""
+        good = losses.isfinite()
+        if bool(good.all()):
+            return
+        worst = int((~good).nonzero()[0])
+        z = z[worst] if len(z) == len(losses) else z.mean(0)
+        raise FloatingPointError(
+            f"The {kind} loss is {float(losses[worst])} {self._where(z)} {_ADVICE}"
+        )
+
+    def _check_slopes(self, kind: str, gradients: Sequence[Tensor | None], z: Tensor) -> None:
+        """Refuses gradients of a finite loss, taken around ``z (k, D)``, that are not."""
+        if not finite(gradients):
+            raise FloatingPointError(
+                f"The gradient of the {kind} loss is not finite, though the loss is, "
+                f"{self._where(z.mean(0))} A root or a norm has none where it is zero: add a "
+                f"small number under it. {_ADVICE}"
+            )
+
+    def _where(self, z: Tensor) -> str:
+        return (
+            f"after {self.trained} train steps, at {_short(self._coordinates.decode(z))}. Nothing "
+            "was moved by that step, and what a checkpoint holds is kept."
+        )
 
     def _validated(self, loss: Tensor) -> float:
         with torch.no_grad():
@@ -311,33 +376,6 @@ def run(bilevel: Bilevel, plan: Plan, done: int = 0) -> Iterator[int]:
             else:
                 bilevel.adaptive_valid_step(plan.entropy)
         yield number + 1
-
-
-def _gradients(
-    kind: str, loss: Tensor, parameters: list[nn.Parameter]
-) -> tuple[Tensor | None, ...]:
-    if not loss.requires_grad:
-        raise ValueError(
-            f"The {kind}_loss does not depend on the model's weights, so there is no gradient. "
-            "Compute it from model(...), without detach(), item() or torch.no_grad()."
-        )
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
-
-
-def _check_finite(
-    kind: str, losses: Tensor, z: Tensor, coordinates: Coordinates, trained: int
-) -> None:
-    finite = losses.isfinite()
-    if bool(finite.all()):
-        return
-    worst = int((~finite).nonzero()[0])
-    z = z if len(z) == len(losses) else z.mean(0, keepdim=True)
-    raise FloatingPointError(
-        f"The {kind} loss is {float(losses[worst])} after {trained} train steps, at "
-        f"{_short(coordinates.decode(z[worst]))}. Nothing was moved by that step, and "
-        "what a checkpoint holds is kept. Try smaller step sizes (optimizer=, hyper_optimizer=), "
-        "a smaller scale, or a range without that λ."
-    )
 
 
 def _short(params: Mapping[str, Any]) -> str:

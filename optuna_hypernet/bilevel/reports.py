@@ -26,7 +26,7 @@ class Trial(Protocol):
         """Of the trial in its study."""
 
     def report(self, value: float, step: int) -> None:
-        """Takes a validation loss."""
+        """Takes a validation loss, or its negative."""
 
     def should_prune(self) -> bool:
         """Whether the run is to end."""
@@ -58,14 +58,20 @@ class Watch:
             with warnings.catch_warnings():  # if it is the trial that the run began with
                 warnings.filterwarnings("ignore", "The reported value is ignored")
                 for done, _, _, loss in record.path:
-                    self.trial.report(loss, self._step(done))
+                    self._report(loss, done)
             return
         done, _, _, loss = record.path[-1]
-        self.trial.report(loss, self._step(done))
+        self._report(loss, done)
         if self.trial.should_prune():
             path = record.points(self.plan, self.coordinates)
             store(self.trial, path[-1].params, path)
             raise TrialPruned(f"The trial was pruned after {path[-1].steps} train steps.")
+
+    def _report(self, loss: float, done: int) -> None:
+        """The loss; its negative in a study that maximises, whose pruner ends the lowest."""
+        study = getattr(self.trial, "study", None)  # not every kind of trial has one
+        maximises = study is not None and [one.name for one in study.directions] == ["MAXIMIZE"]
+        self.trial.report(-loss if maximises else loss, self._step(done))
 
     def _step(self, done: int) -> int:
         """Train steps, or how many epochs are over; the last may be cut short by its cycle."""

@@ -170,9 +170,14 @@ def hypernetwork(
     """The hypernetwork of that name, or a copy of the user's own; :class:`Diagonal` needs more.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is none of that name, or the user's own has nothing to train.
     """
     if isinstance(response, nn.Module):
+        if not any(parameter.requires_grad for parameter in response.parameters()):
+            raise ValueError(
+                f"The response, a {type(response).__name__}, has no parameters that require a "
+                "gradient, so it cannot learn. Give it some, or pass the name of a response."
+            )
         return copy.deepcopy(response)
     if response not in _BY_NAME:
         raise ValueError(

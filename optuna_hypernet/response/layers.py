@@ -134,7 +134,7 @@ class Layer(nn.Module):
         return self.per_example(dz, *inputs, **options)
 
     def per_example(self, dz: Tensor, *inputs: Any, **options: Any) -> Any:
-        """The same with ``dz (B, D)``, a row per example."""
+        """The same with ``dz (B, D)``, a row per example; arguments have torch's own names."""
         raise NotImplementedError
 
     def weights(self) -> dict[str, Gated]:
@@ -169,13 +169,13 @@ class _Product(Layer):
 
     unit = -1  # the dimension of the output that counts units
 
-    def per_example(self, dz: Tensor, x: Tensor) -> Tensor:
+    def per_example(self, dz: Tensor, input: Tensor) -> Tensor:
         """W_elem x + b_elem + (V dz) ∘ (W_resp x) + (C dz) ∘ b_resp."""
-        self.check_rows(x)
-        y: Tensor = self.plain(x)
+        self.check_rows(input)
+        y: Tensor = self.plain(input)
         gated = self.weights()
         if "weight" in gated:
-            y = y + self.respond(dz, x, gated["weight"])
+            y = y + self.respond(dz, input, gated["weight"])
         if "bias" in gated:
             bias = gated["bias"]
             y = y + along(bias.gates(dz) * bias.response, y, self.unit)
@@ -237,12 +237,12 @@ class Embedding(_Product):
 class Norm(Layer):
     """A normalisation, whose scale and shift respond."""
 
-    def per_example(self, dz: Tensor, x: Tensor) -> Tensor:
+    def per_example(self, dz: Tensor, input: Tensor) -> Tensor:
         """What is normalised, times w(z_i), plus b(z_i)."""
-        self.check_rows(x)
+        self.check_rows(input)
         gated = self.weights()
         neutral = {n: torch.full_like(w.elementary, n == "weight") for n, w in gated.items()}
-        y: Tensor = functional_call(self.plain, neutral, (x,))
+        y: Tensor = functional_call(self.plain, neutral, (input,))
         last = isinstance(self.plain, nn.LayerNorm)  # else units are channels, dimension 1
         if "weight" in gated:
             y = y * self._rows(gated["weight"].at(dz), y, last)
@@ -263,21 +263,21 @@ class LSTM(Layer):
     """
 
     def per_example(
-        self, dz: Tensor, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+        self, dz: Tensor, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As ``torch.nn.LSTM``, equations (1)-(6) of its documentation."""
-        if not isinstance(x, Tensor) or x.ndim != 3:
+        if not isinstance(input, Tensor) or input.ndim != 3:
             raise ValueError(
-                f"{self.path} got {type(x).__name__} input, but an LSTM that responds to λ takes "
-                "padded sequences (B, T, F), or (T, B, F) if not batch_first."
+                f"{self.path} got {type(input).__name__} input, but an LSTM that responds to λ "
+                "takes padded sequences (B, T, F), or (T, B, F) if not batch_first."
             )
-        plain, sequence = self.plain, x
+        plain, sequence = self.plain, input
         assert isinstance(plain, nn.LSTM)
-        self.check_rows(x, 0 if plain.batch_first else 1)
+        self.check_rows(input, 0 if plain.batch_first else 1)
         if plain.batch_first:
             sequence = sequence.transpose(0, 1)  # (T, B, F)
-        zeros = x.new_zeros(plain.num_layers, len(dz), plain.hidden_size)
-        h0, c0 = (zeros, zeros) if state is None else state
+        zeros = input.new_zeros(plain.num_layers, len(dz), plain.hidden_size)
+        h0, c0 = (zeros, zeros) if hx is None else hx
         last = []
         for layer in range(plain.num_layers):
             if layer:
@@ -399,8 +399,9 @@ class TunedDropout(nn.Module):
                 ) from None
             return getattr(super().__getattr__("plain"), name)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(B, ...)``; a mask per number, or per channel as the layer's kind has it."""
+        x = input  # its name in torch's own, for those who call it by that
         if not self.training:
             return x
         self.used = True

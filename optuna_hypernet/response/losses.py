@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from dataclasses import is_dataclass
 from typing import Any
@@ -14,6 +17,14 @@ import torch
 from torch import Tensor
 from torch import nn
 
+
+_RECOMPUTED = (
+    "The backward pass of train_loss reads weights of the model when those of the λ that the loss "
+    "was taken at are no longer there, so the gradient would be another one. If parts of the "
+    "model run again in it, by activation checkpointing (torch.utils.checkpoint), turn that off, "
+    "and call them directly. If the model keeps parameters in a list of its own, use a "
+    "ParameterList."
+)
 
 TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]
 ValidLoss = Callable[[nn.Module, Any], Tensor]
@@ -61,8 +72,12 @@ def check_losses(train_loss: TrainLoss, valid_loss: ValidLoss) -> None:
             raise TypeError(f"{name} is {loss!r}, but it must be a function of the model.")
 
 
+class NoEffectError(ValueError):
+    """Hyperparameters do nothing to the training loss of a batch; they may to that of another."""
+
+
 def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> None:
-    """Refuses hyperparameters that do nothing.
+    """Refuses hyperparameters that do nothing, by a :class:`NoEffectError`.
 
     Args:
         names: All of them.
@@ -71,21 +86,77 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
     """
     unread = [name for name in names if name not in read]
     if paths := [name for name in unread if "." in name]:
-        raise ValueError(
-            f"train_loss never reads {paths} from hp, and the response has no layers whose rates "
-            'those would be. Pass response="structured" to tune the dropout layer at such a path.'
+        raise NoEffectError(
+            f"train_loss never reads {paths} from hp, and there are no dropout layers that draw "
+            "masks with those rates. To tune the rate of the layer at 'path', as 'path.p', pass "
+            'response="structured", and let the model call that layer in training mode.'
         )
     if unread:
-        raise ValueError(
+        raise NoEffectError(
             f"train_loss never reads {unread} from hp, so nothing can be learnt about it. A "
             "setting of the optimizer, such as a learning rate, does not change where "
             "training ends: let the outer study search it, and leave it out here."
         )
     if len(losses) == 1:
-        raise ValueError(
+        raise NoEffectError(
             "train_loss has the same value at both ends of all hyperparameters. Use hp so "
             "that it changes the loss; every entry is a tensor in natural units."
         )
+
+
+def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Gradient of a loss in each of the parameters; None for those that it does not depend on.
+
+    Raises:
+        ValueError: If it depends on none of them, or ``torch.utils.checkpoint`` refuses.
+    """
+    if loss.requires_grad:
+        try:
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        except RuntimeError as error:
+            if "torch.utils.checkpoint" not in str(error):
+                raise
+            raise ValueError(_RECOMPUTED) from error
+        if any(one is not None for one in found):
+            return tuple(found)
+    raise ValueError(
+        f"The {name} does not depend on the model's weights, so there is no gradient. Compute it "
+        "from the model that it is given, model(...), and from no other; without detach(), "
+        "item() or torch.no_grad()."
+    )
+
+
+def looked_at(
+    name: str,
+    take: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    spoilt: AbstractContextManager[None],
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """A loss and its :func:`slopes`, if they do not depend on what a backward pass finds.
+
+    Args:
+        name: Of the loss.
+        take: Gives the loss, the same each time.
+        parameters: See :func:`slopes`.
+        spoilt: Context in which the model has no weights that are any good.
+
+    Raises:
+        ValueError: If they do, or depend on no parameter.
+    """
+    loss = take()
+    with spoilt:
+        found = slopes(name, loss, parameters)
+    if not finite(found) and finite(slopes(name, take(), parameters)):
+        raise ValueError(_RECOMPUTED)
+    return loss, found
+
+
+def finite(found: Iterable[Tensor | None]) -> bool:
+    """Whether all numbers of all slopes are finite."""
+    there = [one for one in found if one is not None]
+    # A finite sum has finite terms alone; but terms that are finite may have a sum that is not.
+    total = torch.stack([one.sum() for one in there]).sum()
+    return bool(total.isfinite()) or all(bool(one.isfinite().all()) for one in there)
 
 
 def scalar(name: str, value: Any) -> Tensor:

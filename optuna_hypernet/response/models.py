@@ -80,10 +80,17 @@ def modes_of(model: nn.Module) -> dict[str, bool]:
 
 
 def set_modes(model: nn.Module, modes: Mapping[str, bool]) -> None:
-    """Puts modules back into the modes that they had."""
-    for name, module in model.named_modules():
-        if name in modes:
-            module.training = modes[name]
+    """Puts modules back into the modes that they had, by their own ``train``.
+
+    That may do more than to set a flag, so it is called where a module has left its mode. As it
+    goes down to all children, the flags of those that differ are set after it.
+    """
+    modules = [(one, modes[name]) for name, one in model.named_modules() if name in modes]
+    for module, mode in modules:
+        if module.training != mode:
+            module.train(mode)
+    for module, mode in modules:
+        module.training = mode
 
 
 def copied(model: _Module) -> _Module:
@@ -100,9 +107,11 @@ def copied(model: _Module) -> _Module:
 def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.device) -> None:
     """Gives buffers these values, by path, also those that a forward pass fills or resizes.
 
+    A frozen weight that a pass has moved, as of a mean teacher, counts as one.
     What the model does not have is left out: the pass that made it makes it anew.
     """
-    modules, buffers = dict(model.named_modules()), dict(model.named_buffers())
+    modules = dict(model.named_modules())
+    buffers = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for path, value in values.items():
         parent, _, name = path.rpartition(".")
         if not hasattr(modules.get(parent), name):

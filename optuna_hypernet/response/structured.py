@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,10 @@ from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import came
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
+from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.losses import tensors
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
@@ -100,7 +103,7 @@ class Structured:
         self._coordinates = coordinates
         self._train_loss = train_loss
         self._valid_loss = valid_loss
-        self._plain = copy.deepcopy(model).to(device)
+        self._plain = copied(model).to(device)
         converted = copy.deepcopy(self._plain)
         dropouts = _dropouts(converted, coordinates)
         layers = _layers(converted, coordinates.D, elementary, generator(seed))
@@ -117,6 +120,11 @@ class Structured:
             p for p in self.hypernetwork.parameters() if p.requires_grad and p not in apart
         ]
         return [elementary, response] if response else [elementary]
+
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """All of φ: no part of it has the slopes of all weights."""
+        return [parameter for group in self.groups for parameter in group]
 
     def recentre(self, z: Tensor) -> None:
         """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
@@ -139,9 +147,10 @@ class Structured:
             z: Coordinates ``(D,)``, or ``(B, D)`` with a row per example.
             batch: Of validation data, on the device.
         """
-        self.hypernetwork.eval()
-        with self.hypernetwork.at(z, {}):
-            return scalar("valid_loss", self._valid_loss(self.hypernetwork.model, batch))
+        network = self.hypernetwork
+        network.eval()
+        with network.at(z, {}), _fast_path(allowed=not network.in_encoders):
+            return scalar("valid_loss", self._valid_loss(network.model, batch))
 
     def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
         """Takes the training loss at some hyperparameters, all else equal, and compares.
@@ -153,24 +162,33 @@ class Structured:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                or uses weights that are parts of one. A rate is read when its layer is called.
+                does not depend on the weights, uses weights that are parts of one, or reads them
+                in the backward pass, too. A rate is read when its layer is called.
         """
         network = self.hypernetwork
+        phi = [parameter for group in self.groups for parameter in group]
+        spoilt = torch.full_like(network.centre, torch.nan)
         for group in self.groups:
             _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
         losses = set()
         here = network.centre.expand(n_rows(batch), -1)
         for hp in hps:
-            with private_randomness(seed, here.device):
-                loss = self._losses(here, hp, batch).mean()
+            take = partial(self._repeatably, here, hp, batch, seed)
+            loss, each = looked_at("train_loss", take, phi, network.displaced(spoilt))
             losses.add(float(loss.detach()))
-            _check_parts(loss, network.gated, torch.zeros_like(network.centre), _ROUNDING)
+            found = dict(zip(phi, each, strict=True))
+            _check_parts(found, network.gated, torch.zeros_like(network.centre), _ROUNDING)
         apart, types = torch.ones_like(network.centre), set[torch.dtype]()
-        with private_randomness(seed, here.device), _noting(types, network):
-            loss = self._losses(here + apart, hps[-1], batch).mean()
-        _check_parts(loss, network.gated, apart, _rounding(types, here.device))
+        with _noting(types, network):
+            loss = self._repeatably(here + apart, hps[-1], batch, seed)
+        found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
+        _check_parts(found, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, losses)
+
+    def _repeatably(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int) -> Tensor:
+        with private_randomness(seed, z.device):
+            return self._losses(z, hp, batch).mean()
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -179,6 +197,7 @@ class Structured:
         before = copy.deepcopy(network.state_dict())
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         yield
+        set_modes(network, self._modes)
         set_buffers(network, buffers, network.centre.device)
         network.load_state_dict(before, strict=False)  # a pass may have made a buffer
 
@@ -201,6 +220,7 @@ class Structured:
 
     def state_dict(self) -> dict[str, Any]:
         """φ, all buffers, and the model as it was passed in; not copies."""
+        set_modes(self.hypernetwork, self._modes)  # eval() may have done something to them
         return {
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
@@ -210,6 +230,7 @@ class Structured:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
         network = self.hypernetwork
+        set_modes(network, self._modes)
         load_state(network, state["phi"], network.centre.device)
         set_buffers(network, state["buffers"], network.centre.device)
         self._plain.load_state_dict(state["initial"])
@@ -240,6 +261,7 @@ class Network(nn.Module):
     Attributes:
         centre: ``(D,)``, where the weights are the elementary ones.
         gated: All weights that respond, tied ones once.
+        in_encoders: Whether parts of torch's encoder layers are among those that respond.
         displacement: ``(B, D)`` or ``(D,)``, z - c as it is now.
     """
 
@@ -258,6 +280,8 @@ class Network(nn.Module):
         self.gated = list(dict.fromkeys(w for one in layers for w in one.weights().values()))
         self.parts: list[Layer | TunedDropout] = [*layers, *dropouts.values()]
         self.model = replaced(model, {part.plain: part for part in self.parts})
+        encoders = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer)]
+        self.in_encoders = any(isinstance(m, Layer) for one in encoders for m in one.modules())
         first = next(p for p in model.parameters() if p.requires_grad)
         self.register_buffer("centre", first.detach().new_zeros(n_coordinates))
         self._displace(torch.zeros_like(self.centre))
@@ -293,6 +317,20 @@ class Network(nn.Module):
         self.displacement = dz
         for layer in self.layers:
             layer.displacement = dz
+
+
+@contextmanager
+def _fast_path(*, allowed: bool) -> Iterator[None]:
+    """Context in which torch's encoder layers may only in that case take a fast path.
+
+    There, in eval mode, they do not call their parts, but take the weights out of them.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(before and allowed)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _dropouts(model: nn.Module, coordinates: Coordinates) -> dict[str, TunedDropout]:
@@ -351,10 +389,16 @@ def _layers(
     users: dict[nn.Parameter, list[nn.Module]] = {}
     for module, weights in own.items():
         if weights and (reason := refusal(module)):
+            advice = (
+                "List it in elementary=[...] to train it without response"
+                if paths[module]
+                else f"Move {', '.join(weights)} into a submodule, which can be listed in "
+                "elementary=[...] to train it without response"
+            )
             raise ValueError(
                 f"{paths[module] or 'The model'} ({type(module).__name__}) has weights that "
-                f"cannot respond to λ: {reason}. List it in elementary=[...] to train it without "
-                'response, or use response="low-rank", which takes any model.'
+                f"cannot respond to λ: {reason}. {advice}; or use "
+                'response="low-rank", which takes any model.'
             )
         for weight in weights.values():
             users.setdefault(weight, []).append(module)
@@ -422,27 +466,32 @@ def _rounding(types: set[torch.dtype], device: torch.device) -> float:
     return max(_ROUNDING, 16 * max(steps, default=0.0))
 
 
-def _check_parts(loss: Tensor, gated: Sequence[Gated], dz: Tensor, rounding: float) -> None:
+def _check_parts(
+    found: Mapping[nn.Parameter, Tensor | None],
+    gated: Sequence[Gated],
+    dz: Tensor,
+    rounding: float,
+) -> None:
     """Refuses a loss that takes the parts of a weight for weights.
 
     Where all examples have one displacement, they have weights e + g r in common. So the slopes
     of a loss of those alone are g times as large in r as in e: none in r at the centre.
 
     Args:
-        loss: Where all examples are displaced by ``dz (D,)``.
+        found: Slopes of the loss where all examples are displaced by ``dz (D,)``.
         gated: All weights that respond.
         dz: See there.
         rounding: How far apart slopes may be, relatively, and count as equal.
     """
-    if not (gated and loss.requires_grad):
-        return
-    parts = [part for weight in gated for part in (weight.elementary, weight.response)]
-    slopes = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
+
+    def of(part: nn.Parameter) -> Tensor:
+        slope = found[part]
+        return torch.zeros_like(part) if slope is None else slope
+
     with torch.no_grad():
-        expected = [
-            weight.gated(dz, slope) for weight, slope in zip(gated, slopes[::2], strict=True)
+        pairs = [
+            (of(weight.response), weight.gated(dz, of(weight.elementary))) for weight in gated
         ]
-        pairs = list(zip(slopes[1::2], expected, strict=True))
         apart = sum(float((one - other).square().sum()) for one, other in pairs)
         size = sum(float(one.square().sum() + other.square().sum()) for one, other in pairs)
     if apart > rounding**2 * size:

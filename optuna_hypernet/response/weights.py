@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,14 +20,18 @@ from torch.func import vmap
 
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.hypernetworks import MLP
 from optuna_hypernet.response.hypernetworks import Centred
+from optuna_hypernet.response.hypernetworks import Constant
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
+from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import set_buffers
 from optuna_hypernet.response.models import set_modes
@@ -66,7 +71,7 @@ class Weights:
     ) -> None:
         check_losses(train_loss, valid_loss)
         check_model(model)
-        self._plain = copy.deepcopy(model).to(device)  # never called
+        self._plain = copied(model).to(device)  # never called
         self._modes = modes_of(self._plain)
         self._afresh()
         self._train_loss = train_loss
@@ -82,6 +87,12 @@ class Weights:
     def groups(self) -> list[list[nn.Parameter]]:
         """φ, all of which one optimizer moves."""
         return [[p for p in self.hypernetwork.parameters() if p.requires_grad]]
+
+    @property
+    def telling(self) -> list[nn.Parameter]:
+        """What every weight's own gradient goes to, which is a part of φ; or else all of it."""
+        own = self.hypernetwork
+        return [own.offset] if isinstance(own, Constant | Centred | MLP) else self.groups[0]
 
     def at(self, z: Tensor) -> Tensor:
         """Weights ``(k, P)`` at coordinates ``(k, D)``.
@@ -148,7 +159,13 @@ class Weights:
         weights = self.at(z)
         set_modes(self._model, self._modes)
         if len(z) > 1 and self._at_once:
-            return self._train_at_once(weights, hp, batch)
+            buffers = dict(self._model.named_buffers())
+            try:
+                return self._train_at_once(weights, hp, batch)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError:  # vmap's own, or one that comes again in a moment
+                self._one_by_one(buffers)
         rows = ({name: value[i] for name, value in hp.items()} for i in range(len(z)))
         return torch.stack(
             [self._train(w, row, batch) for w, row in zip(weights, rows, strict=True)]
@@ -169,11 +186,12 @@ class Weights:
             seed: Of the user's own randomness, the same for each.
 
         Raises:
-            ValueError: If the loss never reads a hyperparameter, or is the same for all ``hps``.
+            ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``, or
+                does not depend on the weights, or reads them in the backward pass, too.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
-        taken one after another.
+        taken one after another, as they are from the first batch on with which it fails later.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(
@@ -182,8 +200,10 @@ class Weights:
         weights = self._initial + 0.01 * noise.to(self._initial)  # decay of zeros is zero
         losses = set()
         for hp in hps:
-            with torch.no_grad(), private_randomness(seed, weights.device):
-                losses.add(float(self._train(weights, hp, batch)))
+            moved = weights.clone().requires_grad_()
+            take = partial(self._repeatably, moved, hp, batch, seed)
+            loss, _ = looked_at("train_loss", take, [moved], _spoilt(self._model))
+            losses.add(float(loss.detach()))
         check_effect(hps[0], self._read, losses)
         rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
         try:
@@ -191,8 +211,20 @@ class Weights:
                 self._train_at_once(weights.expand(len(hps), -1), rows, batch)
             copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
-            self._at_once = False
-            self._afresh()
+            self._one_by_one({})
+
+    def _one_by_one(self, buffers: Mapping[str, Tensor]) -> None:
+        """From now on; the model's own buffers may hold what ``vmap`` has left there."""
+        self._at_once = False
+        kept = {**buffers, **self._moved()}
+        self._afresh()
+        set_buffers(self._model, kept, self._initial.device)
+
+    def _repeatably(
+        self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int
+    ) -> Tensor:
+        with private_randomness(seed, weights.device):
+            return self._train(weights, hp, batch)
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -212,7 +244,7 @@ class Weights:
             for name, own in model.named_parameters():
                 if name in named:
                     own.copy_(named[name])
-        set_buffers(model, dict(self._model.named_buffers()), z.device)
+        set_buffers(model, self._buffers(), z.device)
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,7 +252,8 @@ class Weights:
         return {
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
-            "buffers": dict(self._model.named_buffers()),
+            "buffers": self._buffers(),
+            "at_once": self._at_once,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -229,12 +262,24 @@ class Weights:
         self._plain.load_state_dict(state["initial"])
         self._afresh()
         set_buffers(self._model, state["buffers"], self._initial.device)
+        self._at_once = state.get("at_once", self._at_once)  # older checkpoints do not say
         self._initial = self._flat()
 
     def _afresh(self) -> None:
         """Makes the model that is called."""
         self._model = copy.deepcopy(self._plain)
         self._problem = _Problem(self._model)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Those of the model that is called, in the user's modes; not copies."""
+        set_modes(self._model, self._modes)
+        return {**dict(self._model.named_buffers()), **self._moved()}
+
+    def _moved(self) -> dict[str, Tensor]:
+        """Frozen weights that passes have moved, as those of a mean teacher; not copies."""
+        given = dict(self._plain.named_parameters())
+        frozen = {n: p.detach() for n, p in self._model.named_parameters() if not p.requires_grad}
+        return {n: p for n, p in frozen.items() if n in given and not p.equal(given[n])}
 
     def _flat(self) -> Tensor:
         named = self._plain.named_parameters()
@@ -259,6 +304,20 @@ class Weights:
             name: part.view(shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+
+@contextmanager
+def _spoilt(model: nn.Module) -> Iterator[None]:
+    """Context in which the weights that others take the place of are no numbers."""
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    before = [parameter.data for parameter in own]
+    for parameter in own:
+        parameter.data = torch.full_like(parameter, math.nan)
+    try:
+        yield
+    finally:
+        for parameter, values in zip(own, before, strict=True):
+            parameter.data = values
 
 
 class _Problem(nn.Module):
