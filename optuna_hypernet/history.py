@@ -241,5 +241,6 @@ def _penalised(values: Array, violation: Array) -> Array:
     low, high = (feasible.min(), feasible.max()) if len(feasible) else (0.0, 0.0)
     ranks = rankdata(violation[infeasible]) / np.count_nonzero(infeasible)
     values = values.copy()
-    values[infeasible] = high + ((high - low) or 1.0) * ranks
+    with np.errstate(over="ignore"):  # infinity will do
+        values[infeasible] = high + ((high - low) or max(abs(high), 1.0)) * ranks
     return values

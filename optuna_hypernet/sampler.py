@@ -331,7 +331,10 @@ def _is_nested(kind: BaseDistribution) -> bool:
 
 def _stored(kind: BaseDistribution) -> BaseDistribution:
     """As a storage returns it."""
-    return json_to_distribution(distribution_to_json(kind))
+    try:
+        return json_to_distribution(distribution_to_json(kind))
+    except TypeError:  # only one in memory takes what JSON cannot hold, and returns it as it is
+        return kind
 
 
 def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:

@@ -149,6 +149,17 @@ def test_infeasible_trials_are_worse_than_feasible_ones_by_violation() -> None:
     np.testing.assert_allclose(trials.values, values)
 
 
+@pytest.mark.parametrize("feasible", [[1e17, 1e17], [1.7e308, -1.7e308], [0.0, 0.0]])
+def test_infeasible_trials_are_worse_whatever_the_values_are(feasible: list[float]) -> None:
+    study = optuna.create_study()
+    told(study, 0.1, feasible[0], system_attrs={"constraints": (1.0,)})
+    for value in feasible:
+        told(study, 0.2, value)
+    values = History().read(study, NOBODY).values
+
+    assert values[0] > values[1:].max()
+
+
 def test_without_a_feasible_trial_violation_is_what_counts() -> None:
     study = optuna.create_study(direction="maximize")
     for violation in (4.0, 1.0, 2.0, 2.0):

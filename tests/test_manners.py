@@ -606,6 +606,21 @@ def test_one_sampler_for_two_studies_trial_by_trial() -> None:
         assert params_of(study) == params_of(alone)
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [([1], object(), object()), ({"f": print}, {"f": len}), ({(1, 2): 3}, [np.int64(3)])],
+)
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_nested_choices_that_no_storage_on_disk_could_hold(choices: tuple[Any, ...]) -> None:
+    def objective(trial: Trial) -> float:
+        found = trial.suggest_categorical("what", choices)
+        return float(found is not choices[-1]) + trial.suggest_float("x", 0, 1)
+
+    study = optimized(hypernet(), objective, 8)
+
+    assert study.best_value < 1  # the objective was given its own
+
+
 @pytest.mark.parametrize("choices", [((64,), (64, 64), (128,)), ([64], [64, 64], {"units": 1})])
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
 def test_choices_that_a_storage_returns_as_lists(choices: tuple[Any, ...]) -> None:
