@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 
-# A running trial is taken for abandoned once more that began later are finished than so many plus so
-# many times the most that any trial so far had before it came to its end itself.
+# A running trial is taken for abandoned once more that began later are finished than so many, plus
+# so many times the most that any trial so far had before it came to its end itself.
 _OVERTAKEN, _TIMES_OVERTAKEN = 10, 3
 
 
