@@ -324,6 +324,25 @@ def test_tied_weights_stay_tied_and_frozen_ones_stay() -> None:
     assert not torch.equal(model.one.weight, given.one.weight)
 
 
+def test_a_module_at_two_paths_and_a_tied_weight_are_one() -> None:
+    """Pass after pass, whatever λ the pass before was at."""
+    first, *_, last = network()
+    one, other = (nn.Linear(5, 5).double() for _ in range(2))
+    other.weight = one.weight
+    space = {"decay": FloatDistribution(1e-4, 1.0, log=True)}
+    model = nn.Sequential(first, one, nn.Tanh(), one, other, last)
+    training = HyperTraining(
+        model, space, train_loss, valid_loss, [batch()], [batch()], response="linear", seed=0
+    )
+    training.fit(20, finish=0)
+    for decay in (1e-4, 1e-2, 1.0):
+        plain = training.best_response({"decay": decay}).eval()
+        assert plain[1] is plain[3]
+        assert plain[1].weight is plain[4].weight
+        loss = float(valid_loss(plain, batch()).detach())
+        assert training.predict({"decay": decay}) == pytest.approx(loss)
+
+
 def test_the_given_model_is_left_alone() -> None:
     given = network()
     before = [p.clone() for p in given.parameters()]

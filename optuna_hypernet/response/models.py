@@ -93,6 +93,21 @@ def set_modes(model: nn.Module, modes: Mapping[str, bool]) -> None:
         module.training = mode
 
 
+def places_of(model: nn.Module) -> dict[str, str]:
+    """The name of a trainable weight, by each place where it is: tied ones have several.
+
+    A module that occurs at several paths is one place: ``functional_call``, given its weights at
+    each of them, would leave in it what it was given.
+    """
+    names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        place: names[p]
+        for path, module in model.named_modules()
+        for place, p in module.named_parameters(path, recurse=False, remove_duplicate=False)
+        if p in names
+    }
+
+
 def copied(model: _Module) -> _Module:
     """A deep copy, without what a forward pass has left on the modules.
 

@@ -33,6 +33,7 @@ from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import modes_of
+from optuna_hypernet.response.models import places_of
 from optuna_hypernet.response.models import set_buffers
 from optuna_hypernet.response.models import set_modes
 
@@ -269,6 +270,7 @@ class Weights:
         """Makes the model that is called."""
         self._model = copy.deepcopy(self._plain)
         self._problem = _Problem(self._model)
+        self._places = places_of(self._model)
 
     def _buffers(self) -> dict[str, Tensor]:
         """Those of the model that is called, in the user's modes; not copies."""
@@ -294,8 +296,9 @@ class Weights:
         return self._call(weights, arguments)
 
     def _call(self, weights: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-        named = {f"model.{name}": weight for name, weight in self._named(weights).items()}
-        loss: Tensor = functional_call(self._problem, named, arguments)
+        named = self._named(weights)
+        placed = {f"model.{place}": named[name] for place, name in self._places.items()}
+        loss: Tensor = functional_call(self._problem, placed, arguments, tie_weights=False)
         return loss
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
