@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -886,6 +887,32 @@ def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
         assert not moved(start[name], trained[name])
         assert moved(trained[name], validated[name])
     assert all(p.grad is None for p in one._response.hypernetwork.parameters())
+
+
+def test_a_valid_batch_that_lambda_does_not_change_leaves_it_alone() -> None:
+    """Here the last of a pass, a batch of one, goes through a part that does not respond."""
+
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.usual, self.other = nn.Linear(3, 1), nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                return self.usual(x) + self.other(x)
+            y: Tensor = self.other(x) if len(x) == 1 else self.usual(x)
+            return y
+
+    space = {"decay": DECAY, "noise": SPACE["noise"]}
+    one = training(model=made(Forked).float(), search_space=space, elementary=["other"])
+    one.fit(8)
+    bilevel = one._bilevel
+    path = [bilevel.z.detach().clone()]
+    for _ in range(4):
+        bilevel.adaptive_valid_step(1e-2)
+        path.append(bilevel.z.detach().clone())
+    stays = [torch.equal(before, after) for before, after in pairwise(path)]
+    assert stays in ([True, False] * 2, [False, True] * 2)
 
 
 def quadratic(entropy: float, steps: int) -> Bilevel:

@@ -217,16 +217,14 @@ class Bilevel:
 
         Raises:
             FloatingPointError: If the loss, or its gradient, is not; nothing has moved then.
-            ValueError: If it does not depend on λ̂.
         """
         batch = self._valid.next()
         draws = generator(self._seed, _AROUND, self.validated)
         noise = Around(1.0)(torch.zeros_like(self.z), n_rows(batch), draws)  # (B, D)
         loss = self._valid_loss(self.z + self.log_scale.exp() * noise, batch)
-        moved = [self.z, self.log_scale]
-        of_z, of_log_scale = slopes("valid_loss", loss, moved)
-        assert of_log_scale is not None  # it is there wherever z is
-        gradients = [of_z, of_log_scale - entropy]
+        # A batch on which λ does not act leaves λ̂ alone, but the entropy is there in any.
+        penalised = loss - entropy * self.log_scale.sum()
+        gradients = slopes("valid_loss", penalised, [self.z, self.log_scale])
         self._check_slopes("validation", gradients, self.z.detach()[None])
         for group, gradient in zip(self._hyper_groups, gradients, strict=True):
             group.step([gradient])
