@@ -915,6 +915,35 @@ def test_a_valid_batch_that_lambda_does_not_change_leaves_it_alone() -> None:
     assert stays in ([True, False] * 2, [False, True] * 2)
 
 
+def refuse(gradient: Tensor) -> None:
+    raise RuntimeError("cudnn RNN backward can only be called in training mode")
+
+
+def as_cudnn(module: nn.Module, inputs: Any, outputs: Any) -> None:
+    """A hook that gives an LSTM the manners that it has on a GPU."""
+    if not module.training and outputs[0].requires_grad:
+        outputs[0].register_hook(refuse)
+
+
+@pytest.mark.parametrize("elementary", [[], ["lstm"]])
+def test_an_lstm_without_gradient_in_eval_mode_can_be_tuned(elementary: list[str]) -> None:
+    """No step needs one: it is a loop if it responds, and λ acts behind it if it does not."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.last = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 1)
+            self.lstm.register_forward_hook(as_cudnn)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(self.lstm(x[:, :, None])[0][:, -1])
+            return y
+
+    space = {"decay": DECAY, "noise": SPACE["noise"]}
+    one = training(model=made(Recurrent).float(), search_space=space, elementary=elementary)
+    assert math.isfinite(one.fit(6, warm_up=2).true_loss)
+
+
 def quadratic(entropy: float, steps: int) -> Bilevel:
     """L_V = 2 + mean of (z - 1)²/2: with τ, σ goes to √τ, in closed form."""
 

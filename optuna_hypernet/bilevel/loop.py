@@ -15,6 +15,7 @@ order. All four of Lorraine & Duvenaud are plans of this one loop, and so are Se
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ from optuna_hypernet.randomness import private_randomness
 from optuna_hypernet.response.losses import finite
 from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import slopes
+from optuna_hypernet.response.losses import slopes_if_any
 
 
 # Streams of randomness: what a train step draws, what user code draws in each kind of step, and
@@ -233,19 +235,26 @@ class Bilevel:
         return self._validated(loss)
 
     def try_valid_loss(self) -> bool:
-        """Takes the validation loss of all data once; returns whether λ̂ moves it in any batch.
+        """Takes the validation loss of all data; returns whether λ̂ moves that of any batch.
 
         Raises:
             ValueError: If it depends neither on λ̂ nor on φ.
         """
-        phi = [parameter for group in self._groups for parameter in group.parameters]
-        moves = False
-        for batch in self._valid.all():
-            randomness = private_randomness(derive(self._seed, _EVALUATE), self.z.device)
-            with randomness, torch.set_grad_enabled(not moves):
-                loss = self._response.valid_loss(self.z, batch)
-            if not moves:
-                moves = slopes("valid_loss", loss, [self.z, *phi])[0] is not None
+        self.evaluate(self.z.detach())
+        with contextlib.closing(self._valid.all()) as batches:
+            return any(map(self._moves, batches))
+
+    def _moves(self, batch: Any) -> bool:
+        """Whether λ̂ moves a batch's loss, of which no more is asked than in a valid step.
+
+        An LSTM of cuDNN has no gradient in eval mode, but may be there where none is needed.
+        """
+        z = self.z.expand(n_rows(batch), -1) if self._response.per_example else self.z
+        with private_randomness(derive(self._seed, _EVALUATE), z.device):
+            loss = self._response.valid_loss(z, batch)
+        moves = slopes_if_any("valid_loss", loss, [self.z])[0] is not None
+        if not moves:
+            slopes("valid_loss", loss, [p for group in self._groups for p in group.parameters])
         return moves
 
     def _valid_loss(self, z: Tensor, batch: Any) -> Tensor:

@@ -26,6 +26,12 @@ _RECOMPUTED = (
     "ParameterList."
 )
 
+_CUT_OFF = (
+    "The {} does not depend on the model's weights, so there is no gradient. Compute it from the "
+    "model that it is given, model(...), and from no other; without detach(), item() or "
+    "torch.no_grad()."
+)
+
 TrainLoss = Callable[[nn.Module, Any, Mapping[str, Tensor]], Tensor]
 ValidLoss = Callable[[nn.Module, Any], Tensor]
 Augment = Callable[[Any, Mapping[str, Tensor], torch.Generator], Any]
@@ -110,20 +116,26 @@ def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tenso
     Raises:
         ValueError: If it depends on none of them, or ``torch.utils.checkpoint`` refuses.
     """
-    if loss.requires_grad:
-        try:
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        except RuntimeError as error:
-            if "torch.utils.checkpoint" not in str(error):
-                raise
-            raise ValueError(_RECOMPUTED) from error
-        if any(one is not None for one in found):
-            return tuple(found)
-    raise ValueError(
-        f"The {name} does not depend on the model's weights, so there is no gradient. Compute it "
-        "from the model that it is given, model(...), and from no other; without detach(), "
-        "item() or torch.no_grad()."
-    )
+    found = slopes_if_any(name, loss, parameters)
+    if all(one is None for one in found):
+        raise ValueError(_CUT_OFF.format(name))
+    return found
+
+
+def slopes_if_any(
+    name: str, loss: Tensor, parameters: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The same of a loss that may depend on none of them, if it depends on something else."""
+    if not loss.requires_grad:
+        raise ValueError(_CUT_OFF.format(name))
+    try:
+        found: tuple[Tensor | None, ...]
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "torch.utils.checkpoint" not in str(error):
+            raise
+        raise ValueError(_RECOMPUTED) from error
+    return found
 
 
 def looked_at(
