@@ -1423,13 +1423,15 @@ def test_layers_may_be_called_by_keyword() -> None:
     assert math.isfinite(training(model=made(Named).float()).fit(8, warm_up=2).true_loss)
 
 
-def test_encoder_layers_respond_where_they_can() -> None:
-    """Though torch has a fast path for them, which takes weights out of parts."""
+@pytest.mark.parametrize("training_mode", [True, False])
+def test_encoder_layers_respond_where_they_can(training_mode: bool) -> None:
+    """Though torch has a fast path for them in eval mode, which takes weights out of parts."""
 
     class Encoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+            self.encoder.train(training_mode)
             self.first, self.last = nn.Linear(1, 4), nn.Linear(4, 1)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -1437,9 +1439,10 @@ def test_encoder_layers_respond_where_they_can() -> None:
             return y
 
     before = torch.backends.mha.get_fastpath_enabled()
+    tuned = {"encoder.dropout.p": RATE} if training_mode else {}
     one = training(
         model=made(Encoder).float(),
-        search_space={"encoder.dropout.p": RATE, "decay": DECAY, "noise": SPACE["noise"]},
+        search_space={**tuned, "decay": DECAY, "noise": SPACE["noise"]},
         elementary=["encoder.self_attn"],
     )
     assert math.isfinite(one.fit(8, warm_up=2).true_loss)

@@ -149,7 +149,7 @@ class Structured:
         """
         network = self.hypernetwork
         network.eval()
-        with network.at(z, {}), _fast_path(allowed=not network.in_encoders):
+        with network.at(z, {}):
             return scalar("valid_loss", self._valid_loss(network.model, batch))
 
     def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
@@ -300,7 +300,7 @@ class Network(nn.Module):
         """Context of weights at coordinates ``(B, D)`` or ``(D,)``, and of rates as in hp."""
         for name in self.dropouts.keys() & hp.keys():
             self.dropouts[name].rates = hp[name].detach()
-        with self.displaced(z - self.centre):
+        with self.displaced(z - self.centre), _fast_path(allowed=not self.in_encoders):
             yield
 
     @contextmanager
