@@ -463,6 +463,25 @@ def test_activation_checkpointing_is_refused(kind: Any, reentrant: bool) -> None
         )
 
 
+def test_what_runs_again_without_weights_is_let_be() -> None:
+    """Its gradient is the right one; but not for several λ at once, which the look finds out."""
+
+    class Saving(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = checkpoint(torch.tanh, self[0](x), use_reentrant=False)
+            y: Tensor = self[2](hidden)
+            return y
+
+    space = {"decay": FloatDistribution(1e-4, 1.0, log=True)}
+    plain, saving = (
+        HyperTraining(model, space, train_loss, valid_loss, [batch()], [batch()], seed=0)
+        .fit(12, finish=0)
+        .true_loss
+        for model in (network(), Saving(*network()))
+    )
+    assert saving == pytest.approx(plain)
+
+
 def test_weights_that_are_out_of_reach_are_refused() -> None:
     """In a plain list w_φ(λ) cannot take their place."""
 

@@ -191,8 +191,9 @@ class Weights:
                 does not depend on the weights, or reads them in the backward pass, too.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
-        called on several weights by ``vmap``, nor may buffers be assigned there. Then they are
-        taken one after another, as they are from the first batch on with which it fails later.
+        called on several weights by ``vmap``, or has a gradient there, nor may buffers be
+        assigned. Then they are taken one after another, as they are from the first batch on with
+        which it fails later.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(
@@ -207,9 +208,11 @@ class Weights:
             losses.add(float(loss.detach()))
         check_effect(hps[0], self._read, losses)
         rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
+        several = weights.repeat(len(hps), 1).requires_grad_()
         try:
             with private_randomness(seed, weights.device):
-                self._train_at_once(weights.expand(len(hps), -1), rows, batch)
+                at_once = self._train_at_once(several, rows, batch)
+            torch.autograd.grad(at_once.sum(), several)
             copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
             self._one_by_one({})
