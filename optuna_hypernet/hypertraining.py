@@ -62,7 +62,7 @@ from optuna_hypernet.response.models import device_of
 # Standard deviations from the middle, for the first look at the training loss. On either side, but
 # not as far: a loss may depend on the size of a hyperparameter alone.
 _PROBES = -1.5, 1.0
-_LOOKS = 20  # batches, on one of which hyperparameters have to change the loss
+_LOOKS = 20  # batches, on one of which hyperparameters have to change the gradient
 _FURTHEST = 3.0  # from the middle, where λ̂ starts: at the very ends nothing depends on z
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
 

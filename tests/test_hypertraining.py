@@ -1100,7 +1100,7 @@ class Once:
         (
             {"train_loss": lambda model, batch, hp: squared(model, batch) + 0 * hp["decay"]},
             ValueError,
-            "same value at both ends",
+            "same gradient at both ends",
         ),
         (
             {"train_loss": lambda model, batch, hp: hp["dcay"]},
@@ -1196,16 +1196,21 @@ def test_losses_cut_off_from_the_weights_are_named() -> None:
 @pytest.mark.parametrize("response", ["linear", "structured"])
 def test_losses_of_a_model_from_outside_are_named(response: str) -> None:
     """They have a gradient, but in weights that nobody trains."""
-    outer, options = copy.deepcopy(RIDGE.model), {"response": response}
+    outer, options = nn.Linear(3, 1, bias=False).double(), {"response": response}
 
     def train_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return squared(outer, batch) + hp["decay"].mean() * outer.weight.square().sum()
+
+    def half(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + hp["decay"].mean() * outer.weight.square().sum()
 
     def both(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return squared(model, batch) + hp["decay"].mean() * squared_norm(model).mean()
 
     with pytest.raises(ValueError, match=r"train_loss does not depend .*model that it is given"):
         RIDGE.training(**options, train_loss=train_loss)
+    with pytest.raises(ValueError, match=r"same gradient .*model that train_loss is given"):
+        RIDGE.training(**options, train_loss=half)
     with pytest.raises(ValueError, match=r"valid_loss does not depend .*model that it is given"):
         RIDGE.training(
             **options, train_loss=both, valid_loss=lambda model, batch: squared(outer, batch)

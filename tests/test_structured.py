@@ -1556,7 +1556,7 @@ def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:
                 ),
             },
             ValueError,
-            "same value at both ends",
+            "same gradient at both ends",
         ),
         (
             {"response": "low-rank", "elementary": ["body"]},

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from dataclasses import is_dataclass
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -82,13 +83,16 @@ class NoEffectError(ValueError):
     """Hyperparameters do nothing to the training loss of a batch; they may to that of another."""
 
 
-def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> None:
+def check_effect(
+    names: Collection[str], read: set[str], ends: Sequence[Sequence[Tensor | None]]
+) -> None:
     """Refuses hyperparameters that do nothing, by a :class:`NoEffectError`.
 
     Args:
         names: All of them.
         read: Those that were used when training losses were taken.
-        losses: At the two ends of all hyperparameters, all else equal.
+        ends: Slopes of the losses at the two ends of all hyperparameters, all else equal. A loss
+            may change where they do not: by a penalty on weights that nobody trains.
     """
     unread = [name for name in names if name not in read]
     if paths := [name for name in unread if "." in name]:
@@ -103,11 +107,18 @@ def check_effect(names: Collection[str], read: set[str], losses: set[float]) -> 
             "setting of the optimizer, such as a learning rate, does not change where "
             "training ends: let the outer study search it, and leave it out here."
         )
-    if len(losses) == 1:
+    if all(starmap(_same, zip(*ends, strict=True))):
         raise NoEffectError(
-            "train_loss has the same value at both ends of all hyperparameters. Use hp so "
-            "that it changes the loss; every entry is a tensor in natural units."
+            "train_loss has the same gradient at both ends of all hyperparameters, so they do not "
+            "change what is learnt. Use hp in what depends on the model that train_loss is given, "
+            "on its parameters() and no others; every entry is a tensor in natural units."
         )
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return not bool((one - other).abs().sum())  # unlike equal() for sparse ones, too
 
 
 def slopes(name: str, loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -143,8 +154,8 @@ def looked_at(
     take: Callable[[], Tensor],
     parameters: Sequence[Tensor],
     spoilt: AbstractContextManager[None],
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """A loss and its :func:`slopes`, if they do not depend on what a backward pass finds.
+) -> tuple[Tensor | None, ...]:
+    """A loss's :func:`slopes`, if they do not depend on what a backward pass finds.
 
     Args:
         name: Of the loss.
@@ -160,7 +171,7 @@ def looked_at(
         found = slopes(name, loss, parameters)
     if not finite(found) and finite(slopes(name, take(), parameters)):
         raise ValueError(_RECOMPUTED)
-    return loss, found
+    return found
 
 
 def finite(found: Iterable[Tensor | None]) -> bool:

@@ -161,8 +161,8 @@ class Structured:
             seed: Of the user's own randomness, the same for each.
 
         Raises:
-            ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``,
-                does not depend on the weights, uses weights that are parts of one, or reads them
+            ValueError: If the loss never reads a hyperparameter, has the same gradient for all
+                ``hps``, or none in the weights, uses weights that are parts of one, or reads them
                 in the backward pass, too. A rate is read when its layer is called.
         """
         network = self.hypernetwork
@@ -170,13 +170,12 @@ class Structured:
         spoilt = torch.full_like(network.centre, torch.nan)
         for group in self.groups:
             _shake(group, seed)  # decay of zeros is zero, and so are gates of zeros
-        losses = set()
+        ends = []
         here = network.centre.expand(n_rows(batch), -1)
         for hp in hps:
             take = partial(self._repeatably, here, hp, batch, seed)
-            loss, each = looked_at("train_loss", take, phi, network.displaced(spoilt))
-            losses.add(float(loss.detach()))
-            found = dict(zip(phi, each, strict=True))
+            ends.append(looked_at("train_loss", take, phi, network.displaced(spoilt)))
+            found = dict(zip(phi, ends[-1], strict=True))
             _check_parts(found, network.gated, torch.zeros_like(network.centre), _ROUNDING)
         apart, types = torch.ones_like(network.centre), set[torch.dtype]()
         with _noting(types, network):
@@ -184,7 +183,7 @@ class Structured:
         found = dict(zip(phi, slopes("train_loss", loss, phi), strict=True))
         _check_parts(found, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
-        check_effect(hps[0], self._read | used, losses)
+        check_effect(hps[0], self._read | used, ends)
 
     def _repeatably(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int) -> Tensor:
         with private_randomness(seed, z.device):

@@ -187,8 +187,8 @@ class Weights:
             seed: Of the user's own randomness, the same for each.
 
         Raises:
-            ValueError: If the loss never reads a hyperparameter, is the same for all ``hps``, or
-                does not depend on the weights, or reads them in the backward pass, too.
+            ValueError: If the loss never reads a hyperparameter, has the same gradient for all
+                ``hps``, or none in the weights, or reads them in the backward pass, too.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, or has a gradient there, nor may buffers be
@@ -200,13 +200,12 @@ class Weights:
             self.n_weights, generator=generator(seed), dtype=self.dtype, device="cpu"
         )
         weights = self._initial + 0.01 * noise.to(self._initial)  # decay of zeros is zero
-        losses = set()
+        ends = []
         for hp in hps:
             moved = weights.clone().requires_grad_()
             take = partial(self._repeatably, moved, hp, batch, seed)
-            loss, _ = looked_at("train_loss", take, [moved], _spoilt(self._model))
-            losses.add(float(loss.detach()))
-        check_effect(hps[0], self._read, losses)
+            ends.append(looked_at("train_loss", take, [moved], _spoilt(self._model)))
+        check_effect(hps[0], self._read, ends)
         rows = {name: torch.stack([hp[name] for hp in hps]) for name in hps[0]}
         several = weights.repeat(len(hps), 1).requires_grad_()
         try:
