@@ -798,6 +798,41 @@ def test_modes_are_changed_by_the_models_own_train(response: Any) -> None:
     assert not one.best_response({"decay": 1.0}).frozen.any()
 
 
+class Adapted(nn.Module):
+    """A frozen layer with an adapter, zero at first, that eval mode adds to its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Parameter(torch.ones(1, 3), requires_grad=False)
+        self.down, self.up = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.zeros(1, 2))
+
+    def train(self, mode: bool = True) -> Adapted:
+        if mode != self.training:
+            self.frozen.data += (-1 if mode else 1) * (self.up @ self.down).detach()
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        adapter = (self.up @ self.down) if self.training else 0.0
+        return nn.functional.linear(x, self.frozen + adapter)
+
+
+def test_adapters_that_merge_in_evaluations_are_refused() -> None:
+    """They would merge what they came with; where weights are in their place, they merge those."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (hp["decay"] * model[0].up.square().sum()).mean()
+
+    model = nn.Sequential(Adapted(), nn.Linear(1, 1))
+    data = [tuple(part.float() for part in RIDGE.train)]
+    options: dict[str, Any] = {"train_data": data, "valid_data": data, "seed": 0}
+    with pytest.raises(ValueError, match=r"eval\(\) makes '0\.frozen' of.*Turn merging off"):
+        HyperTraining(model, SPACE, loss, squared, **options)
+    options |= {"response": "structured", "elementary": ["0"]}
+    tuned = HyperTraining(model, SPACE, loss, squared, **options).fit(20)
+    exported = squared(tuned.model.eval(), data[0]).detach()
+    assert tuned.true_loss == pytest.approx(float(exported), rel=1e-5)
+
+
 class Taught(nn.Module):
     """Its frozen teacher follows it in every training pass."""
 

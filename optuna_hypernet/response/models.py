@@ -119,6 +119,11 @@ def copied(model: _Module) -> _Module:
     return copy.deepcopy(model, memo)
 
 
+def held(model: nn.Module) -> dict[str, Tensor]:
+    """All its weights and buffers by path; not copies."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.device) -> None:
     """Gives buffers these values, by path, also those that a forward pass fills or resizes.
 
@@ -126,12 +131,12 @@ def set_buffers(model: nn.Module, values: Mapping[str, Tensor], device: torch.de
     What the model does not have is left out: the pass that made it makes it anew.
     """
     modules = dict(model.named_modules())
-    buffers = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    there = held(model)
     for path, value in values.items():
         parent, _, name = path.rpartition(".")
         if not hasattr(modules.get(parent), name):
             continue
-        own = buffers.get(path)
+        own = there.get(path)
         if own is None or own.shape != value.shape or own.dtype != value.dtype:
             new = value.detach().clone().to(device if own is None else own.device)
             setattr(modules[parent], name, new)

@@ -32,6 +32,7 @@ from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
+from optuna_hypernet.response.models import held
 from optuna_hypernet.response.models import modes_of
 from optuna_hypernet.response.models import places_of
 from optuna_hypernet.response.models import set_buffers
@@ -188,7 +189,8 @@ class Weights:
 
         Raises:
             ValueError: If the loss never reads a hyperparameter, has the same gradient for all
-                ``hps``, or none in the weights, or reads them in the backward pass, too.
+                ``hps``, or none in the weights, or reads them in the backward pass, too; or if
+                what the model does in ``eval()`` depends on its weights.
 
         Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
         called on several weights by ``vmap``, or has a gradient there, nor may buffers be
@@ -200,6 +202,7 @@ class Weights:
             self.n_weights, generator=generator(seed), dtype=self.dtype, device="cpu"
         )
         weights = self._initial + 0.01 * noise.to(self._initial)  # decay of zeros is zero
+        self._check_eval(weights)
         ends = []
         for hp in hps:
             moved = weights.clone().requires_grad_()
@@ -215,6 +218,17 @@ class Weights:
             copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
             self._one_by_one({})
+
+    def _check_eval(self, weights: Tensor) -> None:
+        """Refuses a model whose ``eval()`` reads or moves its own weights, tried at ``(P,)``."""
+        expected = {**held(self._with(self._initial).eval()), **self._named(weights)}
+        for name, value in held(self._with(weights).eval()).items():
+            if name in expected and not _same(value, expected[name]):
+                raise ValueError(
+                    f"The model's eval() makes {name!r} of weights that are trained, as adapters "
+                    "that merge do. But w_φ(λ) is only in the model while a loss is taken. Turn "
+                    "merging off; or response='structured', with that module in elementary=."
+                )
 
     def _one_by_one(self, buffers: Mapping[str, Tensor]) -> None:
         """From now on; the model's own buffers may hold what ``vmap`` has left there."""
@@ -241,13 +255,19 @@ class Weights:
 
     def export(self, z: Tensor) -> nn.Module:
         """A plain model of the user's class with the weights at ``(D,)``, in the user's modes."""
-        model = copy.deepcopy(self._plain)
         with torch.no_grad():
-            named = self._named(self.at(z[None])[0])
+            model = self._with(self.at(z[None])[0])
+        set_buffers(model, self._buffers(), z.device)
+        return model
+
+    def _with(self, weights: Tensor) -> nn.Module:
+        """A copy of the user's model, with these ``(P,)`` as its own."""
+        model = copy.deepcopy(self._plain)
+        named = self._named(weights)
+        with torch.no_grad():
             for name, own in model.named_parameters():
                 if name in named:
                     own.copy_(named[name])
-        set_buffers(model, self._buffers(), z.device)
         return model
 
     def state_dict(self) -> dict[str, Any]:
@@ -309,6 +329,12 @@ class Weights:
             name: part.view(shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all numbers are equal; what is not a number equals itself."""
+    alike = one.shape == other.shape
+    return alike and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 @contextmanager
