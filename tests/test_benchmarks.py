@@ -202,12 +202,14 @@ def test_an_archive_tells_the_same_as_the_storage(
             np.testing.assert_array_equal(getattr(kept, field), getattr(run, field))
 
 
-def told_by_the_archive(
-    suite: str, archive: str = ARCHIVE.name, problems: str = "*"
-) -> results.Comparison:
-    kept = runs.source(str(ARCHIVE.with_name(archive)))
+def told_by_the_archive(suite: str, *archives: str, problems: str = "*") -> results.Comparison:
     wanted = suites.select(suite, problems)
-    read = kept.runs(lambda label: label.suite == suite and label.problem in wanted)
+    kept = [runs.source(str(ARCHIVE.with_name(archive))) for archive in archives]
+    read = [
+        run
+        for each in kept
+        for run in each.runs(lambda label: label.suite == suite and label.problem in wanted)
+    ]
     return results.compare(suite, read)
 
 
@@ -229,7 +231,7 @@ def test_problems_are_chosen_in_all_suites(
 
 def test_instances_of_a_function_are_one_problem() -> None:
     """Five of them are not five independent differences of a test, nor is a second seed."""
-    comparison = told_by_the_archive("functions", "functions.npz", "f08-5d-*,f15-5d-*")
+    comparison = told_by_the_archive("functions", "functions.npz", problems="f08-5d-*,f15-5d-*")
     assert comparison.problems == ["f08-5d", "f15-5d"]
     assert np.bincount(comparison.problem_of).tolist() == [10, 10]
     np.testing.assert_allclose(
@@ -240,7 +242,7 @@ def test_instances_of_a_function_are_one_problem() -> None:
 
 def test_readme_has_the_table_that_the_archive_tells() -> None:
     """Digit for digit."""
-    comparison = told_by_the_archive("tables")
+    comparison = told_by_the_archive("tables", ARCHIVE.name)
     readme = (ROOT / "README.md").read_text("utf-8")
     rows = re.findall(r"^\| (\w+)Sampler \| (.*) \|$", readme, re.MULTILINE)
     told = {name.lower(): cells.split(" | ") for name, cells in rows}
@@ -250,6 +252,20 @@ def test_readme_has_the_table_that_the_archive_tells() -> None:
         for name, *cells in report.regret_table(comparison)[1:]
     }
     assert told == {name: [*cells, times[name]] for name, cells in regrets.items()}
+
+
+def test_readme_has_what_the_archives_tell_of_every_sampler() -> None:
+    """Regret and mean rank after 100 trials, the latter among all of them."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    told = re.findall(r"^\| `([\w-]+)` \| (.* \(.*\)) \|$", readme, re.MULTILINE)
+    expected: dict[str, list[str]] = {}
+    for suite in ("tables", "trainings", "tables-noisy"):
+        comparison = told_by_the_archive(suite, ARCHIVE.name, "peers.npz")
+        rows = zip(report.regret_table(comparison), report.rank_table(comparison), strict=True)
+        for (name, *regrets), (_, *ranks) in list(rows)[1:]:
+            cells = expected.setdefault(name, [])
+            cells.append(f"{regrets[-1].split()[0]} ({ranks[-1]})")
+    assert {name: cells.split(" | ") for name, cells in told} == expected
 
 
 @pytest.mark.parametrize(
@@ -274,7 +290,7 @@ def test_readme_has_the_ratios_that_the_archives_tell(
     row: str, suite: str, archive: str, problems: str, pairs: int
 ) -> None:
     """Our regret over that of the better of TPE and GP, from 20 trials on."""
-    comparison = told_by_the_archive(suite, archive, problems)
+    comparison = told_by_the_archive(suite, archive, problems=problems)
     assert len(comparison.problem_of) == pairs
     ratios = " | ".join(report.ratio_row(comparison, "hypernet")[2:])
     assert f"| {row} | {ratios} |" in (ROOT / "README.md").read_text("utf-8")
