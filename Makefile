@@ -5,6 +5,9 @@ PYTHON ?= python3
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
+# A file of tests shares what its tests have learnt, so it is one process's; a test has one thread.
+pytest = -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 help:
 	@echo "make quickstart    tune a scikit-learn model on real data, in about a minute"
 	@echo "make test          run the tests"
@@ -32,10 +35,10 @@ quickstart: .venv-quickstart/installed
 	.venv-quickstart/bin/python examples/quickstart.py
 
 test: .venv/installed
-	.venv/bin/python -m pytest
+	.venv/bin/python $(pytest)
 
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python $(pytest)
 
 check: .venv/installed
 	.venv/bin/python -m ruff check .
