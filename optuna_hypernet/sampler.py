@@ -22,6 +22,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_hypernet.failure import Failures
 from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import SCALE
@@ -222,7 +223,15 @@ class HypernetSampler(BaseSampler):
     def __getstate__(self) -> dict[str, Any]:
         """The arguments and the seed: all else is read again from the study's trials."""
         state = self.__dict__.copy()
-        for forgotten in ("_lock", "_history", "_asked", "_ensemble", "_predicted", "_told"):
+        for forgotten in (
+            "_lock",
+            "_history",
+            "_asked",
+            "_ensemble",
+            "_failures",
+            "_predicted",
+            "_told",
+        ):
             del state[forgotten]
         return state
 
@@ -236,6 +245,7 @@ class HypernetSampler(BaseSampler):
         self._history = History()
         self._asked: dict[str, BaseDistribution] = {}
         self._ensemble = Ensemble()
+        self._failures = Failures()
         self._predicted: tuple[int, Prediction] | None = None
         self._told: set[str] = set()
 
@@ -276,7 +286,7 @@ class HypernetSampler(BaseSampler):
     def _suggest(self, request: Request, trials: Trials) -> Array:
         with one_blas_thread(), np.errstate(all="ignore"):
             try:
-                return suggest(request, trials, self._ensemble)
+                return suggest(request, trials, self._ensemble, self._failures)
             except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
                 self._tell_once(
                     "numerical trouble",

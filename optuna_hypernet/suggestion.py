@@ -11,6 +11,7 @@ from optuna_hypernet.acquisition import ExpectedImprovement
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
+from optuna_hypernet.failure import Failures
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
@@ -48,7 +49,7 @@ class Request:
     prediction: Prediction | None = None
 
 
-def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
+def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Failures) -> Array:
     """The row ``(d,)`` to be evaluated next.
 
     Raises:
@@ -83,8 +84,10 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble) -> Array:
         inputs.embed(running, running_active),
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
+    region = trust_region(rows[usable], domain.climbing)
+    risk = failures.condition(inputs, rows[asked], active[asked], np.isnan(trials.values[asked]))
     return propose(
-        ExpectedImprovement(inputs, belief, trust_region(rows[usable], domain.climbing)),
+        ExpectedImprovement(inputs, belief, [each for each in (region, risk) if each is not None]),
         domain,
         incumbents=rows[usable][best],
         tried=tried,

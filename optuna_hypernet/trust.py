@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from optuna_hypernet.space import Array
+from optuna_hypernet.space import Mask
 
 
 # Of the radius, in widths of the box: without trials, and where trust is complete, which takes
@@ -36,8 +37,12 @@ class TrustRegion:
     columns: NDArray[np.int64]
     radius: float
 
-    def penalty(self, rows: Array) -> tuple[Array, Array]:
-        """What log EI loses at ``rows (m, d)``: ``(m,)``, and the derivative ``(m, d)``."""
+    def value(self, rows: Array, active: Mask) -> Array:
+        """What log EI loses at ``rows (m, d)``: ``(m,)``."""
+        return self.value_and_gradient(rows, active)[0]
+
+    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        """The same, and its gradient ``(m, d)``, zero for inactive entries."""
         here, trials = rows[:, self.columns], self.trials[:, self.columns]  # (m, c), (n, c)
         distance = cdist(here, trials, "chebyshev")
         each, nearest = np.arange(len(rows)), distance.argmin(1)
@@ -47,7 +52,7 @@ class TrustRegion:
         slope = np.zeros_like(rows)
         steepness = np.where(outside > 0, _STEEPNESS, 0.0)
         slope[each, self.columns[widest]] = steepness * np.sign(apart[each, widest])
-        return _STEEPNESS * outside, slope
+        return _STEEPNESS * outside, slope * active
 
 
 def trust_region(trials: Array, columns: NDArray[np.int64]) -> TrustRegion | None:

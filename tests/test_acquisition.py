@@ -182,9 +182,9 @@ def test_outside_of_a_trust_region_it_is_less(
     """Value, gradient and what members are relative to."""
     rng = np.random.default_rng(3)
     region = TrustRegion(rng.random((3, 4)), np.array([2, 3]), 0.05)
-    within = ExpectedImprovement(SPACE, belief, region)
+    within = ExpectedImprovement(SPACE, belief, [region])
     rows, active = rng.uniform(0.1, 0.9, (6, 4)), np.ones((6, 4), dtype=bool)
-    penalty = region.penalty(rows)[0]
+    penalty = region.value(rows, active)
     value, gradient = within.value_and_gradient(rows, active)
     expected = finite_differences(lambda at: float(within.value(at, active).sum()), rows)
 

@@ -91,7 +91,7 @@ def test_memory_is_bounded() -> None:
     for n in range(1, 15):
         conditioned(ensemble, *trials(n))
 
-    assert len(ensemble._fits) <= 8
+    assert len(ensemble._fits._kept) <= 8
 
 
 # On what.

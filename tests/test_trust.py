@@ -12,6 +12,7 @@ from differences import finite_differences
 from optuna.trial import Trial
 
 from optuna_hypernet import HypernetSampler
+from optuna_hypernet.space import Mask
 from optuna_hypernet.trust import TrustRegion
 from optuna_hypernet.trust import trust_region
 
@@ -22,6 +23,10 @@ COLUMNS = np.array([0, 2, 3])
 @pytest.fixture
 def region() -> TrustRegion:
     return TrustRegion(np.random.default_rng(0).random((6, 4)), COLUMNS, 0.1)
+
+
+def everything(rows: Array) -> Mask:
+    return np.ones(rows.shape, dtype=bool)
 
 
 def by_loop(region: TrustRegion, row: Array) -> float:
@@ -35,13 +40,13 @@ def test_penalty_equals_plain_loop(region: TrustRegion) -> None:
     expected = [by_loop(region, row) for row in rows]
 
     assert any(expected)
-    np.testing.assert_allclose(region.penalty(rows)[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(region.value(rows, everything(rows)), expected, rtol=1e-12)
 
 
 def test_derivative_equals_finite_differences(region: TrustRegion) -> None:
     rows = np.random.default_rng(2).random((40, 4))
-    got = region.penalty(rows)[1]
-    expected = finite_differences(lambda at: float(region.penalty(at)[0].sum()), rows)
+    got = region.value_and_gradient(rows, everything(rows))[1]
+    expected = finite_differences(lambda at: float(region.value(at, everything(at)).sum()), rows)
 
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
@@ -50,7 +55,7 @@ def test_nothing_is_lost_within_a_cube(region: TrustRegion) -> None:
     rows = region.trials.copy()
     rows[:, COLUMNS] += 0.0999
     rows[:, 1] = 0.5
-    penalty, slope = region.penalty(rows)
+    penalty, slope = region.value_and_gradient(rows, everything(rows))
 
     assert not penalty.any()
     assert not slope.any()
@@ -79,7 +84,8 @@ def test_trials_outside_of_a_range_that_moved_count_as_at_its_end() -> None:
     region = trust_region(np.array([[-0.8, 0.5], [1.5, 1.5]]), np.arange(2))
 
     assert region is not None
-    assert not region.penalty(np.array([[0.1, 0.5], [0.9, 0.9]]))[0].any()
+    rows = np.array([[0.1, 0.5], [0.9, 0.9]])
+    assert not region.value(rows, everything(rows)).any()
 
 
 def test_suggestions_of_a_young_study_stay_near_its_trials() -> None:

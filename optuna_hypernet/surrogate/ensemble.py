@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Generic
 from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ from optuna_hypernet.surrogate.posterior import Posterior
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Fit = TypeVar("Fit")
 
 # Of more trials than these, half as many that are best are kept, and as many of the others.
 _MOST_TRIALS = 160  # in the posterior
@@ -59,6 +63,27 @@ class Belief(NamedTuple):
     target: Array
 
 
+class Fits(Generic[Fit]):
+    """What a function makes of trials, kept for the last few sets of them.
+
+    Args:
+        function: Of the columns of an embedding, the embedding ``(n, D)`` and values ``(n,)``.
+    """
+
+    def __init__(self, function: Callable[[Columns, Array, Array], Fit]) -> None:
+        self._function = function
+        self._kept: dict[tuple[bytes, ...], Fit] = {}
+
+    def __call__(self, columns: Columns, embedding: Array, values: Array) -> Fit:
+        """Of these trials."""
+        key = (*(column.tobytes() for column in columns), embedding.tobytes(), values.tobytes())
+        if key not in self._kept:
+            while len(self._kept) >= _KEPT_FITS:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = self._function(columns, embedding, values)
+        return self._kept[key]
+
+
 class Ensemble:
     """Posteriors over the response, learnt from trials alone.
 
@@ -68,7 +93,7 @@ class Ensemble:
     """
 
     def __init__(self) -> None:
-        self._fits: dict[tuple[bytes, ...], Members] = {}
+        self._fits = Fits(fit_members)
 
     def condition(
         self,
@@ -92,7 +117,8 @@ class Ensemble:
         """
         early = checkpoint(len(values))
         settled = warp.settle(values[:early], pruned[:early])
-        members = self._fitted(columns, embedding[:early], settled)
+        fitted = thinned(settled, _MOST_FITTED)
+        members = self._fits(columns, embedding[:early][fitted], settled[fitted])
         counted = np.isfinite(values) & ~pruned
         values = warp.settle(values, pruned)
         kept = thinned(values, _MOST_TRIALS)
@@ -103,16 +129,6 @@ class Ensemble:
             [warp.least_gain(values[kept], counted[kept], name) for name in members.warps]
         )
         return Belief(posterior, members.log_weights, posterior.best - gain)
-
-    def _fitted(self, columns: Columns, embedding: Array, values: Array) -> Members:
-        kept = thinned(values, _MOST_FITTED)
-        embedding, values = embedding[kept], values[kept]
-        key = (*(column.tobytes() for column in columns), embedding.tobytes(), values.tobytes())
-        if key not in self._fits:
-            while len(self._fits) >= _KEPT_FITS:
-                del self._fits[next(iter(self._fits))]
-            self._fits[key] = fit_members(columns, embedding, values)
-        return self._fits[key]
 
 
 def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
