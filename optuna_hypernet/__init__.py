@@ -22,6 +22,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
       posterior      the prior conditioned on trials
     acquisition    log expected improvement of the mixture of members
     trust          the region that a young study does not leave
+    failure        the chance that a trial fails, learnt from those that did
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
     prediction     only with ``training=``: what it predicts, as one more column of the embedding

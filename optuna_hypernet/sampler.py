@@ -61,14 +61,15 @@ class HypernetSampler(BaseSampler):
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
+       Where trials have failed, it is that of a trial which may fail, too.
     5. In a discrete space no configuration is proposed twice until all were tried.
 
     Parameters whose range moves are searched in their latest range; conditional parameters are
     searched together with those on which they depend. Pruned trials count as no better than the
-    median of the complete ones; without a report, as worse than all. Failed trials are not learnt
-    from, only not repeated in a discrete space: where whole regions fail, return infinity. A trial
-    that violates a constraint counts as worse than all that violate none, and by how much orders
-    those that do. A running trial that many others have overtaken is taken for abandoned.
+    median of the complete ones; without a report, as worse than all. Of failed trials it is learnt
+    where others would fail; what they would have returned stays unknown. A trial that violates a
+    constraint counts as worse than all that violate none, and by how much orders those that do. A
+    running trial that many others have overtaken is taken for abandoned.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
