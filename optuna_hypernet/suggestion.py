@@ -12,6 +12,7 @@ from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
 from optuna_hypernet.failure import Failures
+from optuna_hypernet.failure import Risk
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
@@ -73,8 +74,9 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
         been = inputs.settled(tried, np.concatenate([active[asked], running_active])).any()
         if not been and not trials.unknown:  # an unknown one may be there now
             return _start(request, domain, tried, inputs.settle(_sequence(request)))
+    risk = failures.condition(inputs, rows[asked], active[asked], np.isnan(trials.values[asked]))
     if usable.sum() < needed:
-        return _start(request, domain, tried, _sequence(request))
+        return _start(request, domain, tried, _sequence(request), risk)
     values, censored = trials.values[usable], (trials.pruned | trials.infeasible)[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
@@ -85,7 +87,6 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
     )
     best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
     region = trust_region(rows[usable], domain.climbing)
-    risk = failures.condition(inputs, rows[asked], active[asked], np.isnan(trials.values[asked]))
     return propose(
         ExpectedImprovement(inputs, belief, [each for each in (region, risk) if each is not None]),
         domain,
@@ -95,9 +96,17 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
     )
 
 
-def _start(request: Request, domain: Domain, tried: Array, points: Array) -> Array:
-    """A row ``(d,)`` without the surrogate: the first of ``points (n, d)`` that was not tried."""
-    return np.asarray(domain.untried(domain.project(points)[0], tried, _generator(request))[0])
+def _start(
+    request: Request, domain: Domain, tried: Array, points: Array, risk: Risk | None = None
+) -> Array:
+    """A row ``(d,)`` without the surrogate: the first of ``points (n, d)`` that was not tried.
+
+    Where trials have failed, it is the one that is most likely not to.
+    """
+    rows = domain.untried(domain.project(points)[0], tried, _generator(request))
+    if risk is None:
+        return np.asarray(rows[0])
+    return np.asarray(rows[risk.value(rows, domain.conditions.active(rows)).argmin()])
 
 
 def _sequence(request: Request) -> Array:
