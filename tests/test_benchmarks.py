@@ -271,6 +271,16 @@ def test_readme_has_what_the_archives_tell_of_every_sampler() -> None:
     assert {name: cells.split(" | ") for name, cells in told} == expected
 
 
+def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
+    comparison = told_by_the_archive("tables-failing", "failing.npz")
+    assert len(comparison.problem_of) == 140
+    log = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    rows = zip(report.regret_table(comparison), report.summary_table(comparison), strict=True)
+    for (name, *regrets), (_, _, failed, _) in list(rows)[1:]:
+        cells = [cell.split()[0] for cell in regrets[1:]]
+        assert f"| `{name}` | {' | '.join([*cells, failed])} |" in log
+
+
 @pytest.mark.parametrize(
     ("row", "suite", "archive", "problems", "pairs"),
     [
