@@ -65,15 +65,15 @@ class Domain:
         """Those of ``rows (n, d)`` that are not among ``tried``.
 
         If that leaves none, and the domain is discrete: one that was not tried, drawn from all
-        there are; any one, once all were.
+        there are; all of ``rows``, once all were.
         """
         known = self.space.keys(tried)
         fresh = rows[~np.isin(self.space.keys(rows), known)]
-        if not len(fresh):
-            rows = rows if (grid := self.grid(_LARGE_GRID)) is None else grid
-            left = rows[~np.isin(self.space.keys(rows), known)]
-            fresh = rng.choice(left if len(left) else rows)[None]
-        return np.asarray(fresh)
+        if len(fresh):
+            return fresh
+        grid = self.grid(_LARGE_GRID)
+        left = rows[:0] if grid is None else grid[~np.isin(self.space.keys(grid), known)]
+        return rng.choice(left)[None] if len(left) else rows
 
     def grid(self, most: int) -> Array | None:
         """Every row, if the free parameters have at most ``most`` combinations."""
@@ -100,7 +100,8 @@ def propose(
         acquisition: What to maximise.
         domain: Where.
         incumbents: ``(k, d)`` rows of the best trials, best first.
-        tried: ``(n, d)`` rows never to be proposed again, unless nothing else is left.
+        tried: ``(n, d)`` rows never to be proposed again, unless nothing else is left. Then all
+            of them may be: if the objective is noisy, the acquisition knows which are worth it.
         rng: Draws the screen.
     """
     rows = domain.grid(_SMALL_GRID)
@@ -109,6 +110,8 @@ def propose(
         rows = domain.project(np.concatenate(screen))[0]
     rows = domain.untried(rows, tried, rng)
     known = domain.space.keys(tried)
+    if np.isin(domain.space.keys(rows), known).all():
+        known = known[:0]
     scores = acquisition.calibrate(rows, domain.conditions.active(rows))
     top = np.argsort(-scores, kind="stable")[:_N_STARTS]
     starts, scores = rows[top], scores[top]

@@ -397,6 +397,21 @@ def test_small_discrete_study_tries_everything_once() -> None:
     assert seen[12] in seen[:12]
 
 
+def test_noisy_study_of_few_configurations_goes_on_with_the_good_ones() -> None:
+    """Once all sixteen were tried, what is worth another look is for the acquisition to say."""
+    truth = np.random.default_rng(0).random(16)
+    noise = np.random.default_rng(1).normal(scale=0.3, size=48)
+
+    def objective(trial: Any) -> float:
+        k, c = trial.suggest_int("k", 0, 3), trial.suggest_categorical("c", "abcd")
+        return float(truth[4 * k + "abcd".index(c)] + noise[trial.number])
+
+    study = optimized(HypernetSampler(seed=0), objective, 48)
+    known = [truth[4 * p["k"] + "abcd".index(p["c"])] for p in params_of(study)]
+
+    assert np.mean(known[16:]) < np.quantile(truth, 0.25)  # at random it would be their mean
+
+
 def test_better_than_random_on_every_kind_of_parameter() -> None:
     from optuna.samplers import RandomSampler
 
