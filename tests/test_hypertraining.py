@@ -1103,6 +1103,16 @@ class Once:
         ({"start": {"decay": "a"}}, ValueError, "'decay' got 'a', which is no number"),
         ({"optimizer": 0.1}, TypeError, r"optimizer is 0\.1, which cannot be called"),
         (
+            {"optimizer": lambda phi: optimizer(RIDGE.model.parameters())},
+            ValueError,
+            "made Adam of 1 parameters, of which 0 are among the 2 that",
+        ),
+        (
+            {"response": "linear", "hyper_optimizer": lambda z: optimizer([*z, nn.Parameter()])},
+            ValueError,
+            "made Adam of 2 parameters, of which 1 are among the 1 that",
+        ),
+        (
             {"search_space": {**SPACE, "0.p": FloatDistribution(0.0, 0.9)}},
             ValueError,
             r"never reads \['0.p'\].*response=\"structured\"",

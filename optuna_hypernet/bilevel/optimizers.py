@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ class Group:
     Raises:
         TypeError: If ``optimizer`` cannot be called, or what ``scheduler`` makes is no scheduler
             that can be stepped by itself.
+        ValueError: If what ``optimizer`` makes moves other parameters than these.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Group:
                 "parameters, say lambda parameters: torch.optim.Adam(parameters, lr=1e-3)."
             )
         self._optimizer = optimizer(self.parameters)
+        _check_moves(self._optimizer, self.parameters)
         self._sizes = [group["lr"] for group in self._optimizer.param_groups]
         self._scheduler = None if scheduler is None else _made(scheduler, self._optimizer)
         self._clip = clip
@@ -95,6 +98,18 @@ class Group:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+
+
+def _check_moves(optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> None:
+    """Refuses an optimizer of other parameters, such as those of the user's model."""
+    moves = {p for group in optimizer.param_groups for p in group["params"]}
+    if moves != set(parameters):
+        raise ValueError(
+            f"An optimizer's function made {type(optimizer).__name__} of {len(moves)} parameters, "
+            f"of which {len(moves & set(parameters))} are among the {len(parameters)} that it was "
+            "given; but those are what is trained, and not the model's own. Pass a function of "
+            "them all, say lambda parameters: torch.optim.Adam(parameters, lr=1e-3)."
+        )
 
 
 def _plain(state: Any) -> Any:
