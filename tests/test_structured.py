@@ -633,6 +633,20 @@ def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None
     torch.testing.assert_close(layer(x), expected * weight + bias)
 
 
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+@pytest.mark.parametrize("build", [lambda: nn.LayerNorm((3, 4)), lambda: nn.GroupNorm(3, 3)])
+def test_a_norm_of_which_a_part_is_frozen_is_the_exported_one(build: Any, frozen: str) -> None:
+    norm = build().double()
+    for number, (name, weight) in enumerate(norm.named_parameters()):
+        weight.data.copy_(drawn(*weight.shape, number=number))
+        weight.requires_grad_(name != frozen)
+    response = small(nn.Sequential(norm), {"decay": DECAY})
+    z, x = drawn(1), drawn(N, 3, 4)
+    expected = response.export(z)(x)
+    with response.hypernetwork.at(z.expand(N, -1), {}):
+        torch.testing.assert_close(response.hypernetwork.model(x), expected)
+
+
 # --- Delta-STN
 
 

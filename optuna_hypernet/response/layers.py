@@ -240,14 +240,16 @@ class Norm(Layer):
     def per_example(self, dz: Tensor, input: Tensor) -> Tensor:
         """What is normalised, times w(z_i), plus b(z_i)."""
         self.check_rows(input)
-        gated = self.weights()
-        neutral = {n: torch.full_like(w.elementary, n == "weight") for n, w in gated.items()}
+        gated, own = self.weights(), dict(self.plain.named_parameters(recurse=False))
+        neutral = {n: torch.full_like(p, n == "weight") for n, p in own.items()}
         y: Tensor = functional_call(self.plain, neutral, (input,))
         last = isinstance(self.plain, nn.LayerNorm)  # else units are channels, dimension 1
-        if "weight" in gated:
-            y = y * self._rows(gated["weight"].at(dz), y, last)
-        if "bias" in gated:
-            y = y + self._rows(gated["bias"].at(dz), y, last)
+        # A weight that is frozen stays what it is, for all rows.
+        rows = {n: gated[n].at(dz) if n in gated else p[None] for n, p in own.items()}
+        if "weight" in rows:
+            y = y * self._rows(rows["weight"], y, last)
+        if "bias" in rows:
+            y = y + self._rows(rows["bias"], y, last)
         return y
 
     def _rows(self, values: Tensor, like: Tensor, last: bool) -> Tensor:
