@@ -576,6 +576,27 @@ class Mine(nn.Linear):
     """A subclass may do anything."""
 
 
+class Kept(nn.Dropout):
+    """Drops nothing."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Renamed(nn.Dropout):
+    """A subclass that does what the class does."""
+
+
+def hooked(module: nn.Module, kind: str) -> nn.Module:
+    getattr(module, f"register_{kind}_hook")(lambda *arguments, **options: None)
+    return nn.Sequential(nn.Linear(2, 2), module)
+
+
+def patched(module: nn.Module) -> nn.Module:
+    module.forward = lambda input: input
+    return nn.Sequential(nn.Linear(2, 2), module)
+
+
 def tied(one: nn.Module, other: nn.Module) -> nn.Module:
     other.weight = one.weight
     return nn.Sequential(one, other)
@@ -600,6 +621,13 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
         (Small(), {"body.2.p": FloatDistribution(0.0, 1.0)}, {}, r"between 0 and 0.95.*to 1"),
         (Small(), {"body.2.p": FloatDistribution(-0.5, 0.5)}, {}, "from -0.5 to 0.5"),
         (Small(), {"body.2.p": Shaped(RATE, (3,))}, {}, r"shape \(3,\)"),
+        (hooked(nn.Linear(2, 2), "forward"), {}, {}, r"1 \(Linear\) .* it has hooks .*elementary"),
+        (hooked(nn.LayerNorm(2), "forward_pre"), {}, {}, r"1 \(LayerNorm\) .* it has hooks"),
+        (hooked(nn.Linear(2, 2), "full_backward"), {}, {}, r"1 \(Linear\) .* it has hooks"),
+        (patched(nn.Linear(2, 2)), {}, {}, r"1 \(Linear\) .* forward of its own"),
+        (hooked(nn.Dropout(), "forward"), {"1.p": RATE}, {}, "'1.p' cannot .* it has hooks"),
+        (patched(nn.Dropout()), {"1.p": RATE}, {}, "'1.p' cannot .* forward of its own"),
+        (nn.Sequential(nn.Linear(2, 2), Kept()), {"1.p": RATE}, {}, "a Kept has a forward"),
         (Small().half(), {}, {}, "float16"),
         (nn.Sequential(nn.BatchNorm1d(2)), {}, {}, "running statistics"),
     ],
@@ -609,6 +637,21 @@ def test_what_cannot_be_converted_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         small(model, {**space, "decay": DECAY}, **options)
+
+
+def test_a_dropout_that_does_what_its_class_does_is_tuned() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), Renamed(), Kept()).double()
+    exported = small(model, {"1.p": RATE}).export(drawn(1))
+    assert [type(part) for part in exported[1:]] == [Renamed, Kept]
+
+
+def test_a_layer_with_hooks_may_stay_elementary() -> None:
+    seen = []
+    model = made(Small)
+    model.norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    response = small(model, elementary=["norm"])
+    response.train_losses(drawn(N, 2), Coordinates(SMALL).natural(drawn(N, 2)), BATCH)
+    assert len(seen) == 1
 
 
 def test_one_rate_of_a_shared_dropout() -> None:
@@ -933,21 +976,29 @@ def refuse(gradient: Tensor) -> None:
     raise RuntimeError("cudnn RNN backward can only be called in training mode")
 
 
-def as_cudnn(module: nn.Module, inputs: Any, outputs: Any) -> None:
-    """A hook that gives an LSTM the manners that it has on a GPU."""
-    if not module.training and outputs[0].requires_grad:
-        outputs[0].register_hook(refuse)
+def as_cudnn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of an LSTM with the manners that it has on a GPU."""
+
+    def mannered(module: nn.Module, *inputs: Any) -> Any:
+        outputs = forward(module, *inputs)
+        if not module.training and outputs[0].requires_grad:
+            outputs[0].register_hook(refuse)
+        return outputs
+
+    return mannered
 
 
 @pytest.mark.parametrize("elementary", [[], ["lstm"]])
-def test_an_lstm_without_gradient_in_eval_mode_can_be_tuned(elementary: list[str]) -> None:
+def test_an_lstm_without_gradient_in_eval_mode_can_be_tuned(
+    monkeypatch: pytest.MonkeyPatch, elementary: list[str]
+) -> None:
     """No step needs one: it is a loop if it responds, and λ acts behind it if it does not."""
+    monkeypatch.setattr(nn.LSTM, "forward", as_cudnn(nn.LSTM.forward))
 
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.lstm, self.last = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 1)
-            self.lstm.register_forward_hook(as_cudnn)
 
         def forward(self, x: Tensor) -> Tensor:
             y: Tensor = self.last(self.lstm(x[:, :, None])[0][:, -1])

@@ -362,10 +362,18 @@ def refusal(plain: nn.Module) -> str | None:
         return "it has sparse gradients or max_norm"
     if getattr(plain, "padding_mode", "zeros") != "zeros":
         return "its padding_mode is not 'zeros'"
+    if _tampered(plain):
+        return "it has hooks or a forward of its own, which would not see what it returns there"
     named = [name for name, _ in plain.named_parameters(recurse=False)]
     if not all(re.fullmatch(r"(weight|bias)(_[ih]h_l\d+)?", name) for name in named):
         return f"its weights {named} are reparametrised"
     return None
+
+
+def _tampered(plain: nn.Module) -> bool:
+    """Whether calling the module does other things than its class does."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(plain) or any(getattr(plain, kind) for kind in hooks)
 
 
 class TunedDropout(nn.Module):
@@ -427,6 +435,13 @@ def _alpha(x: Tensor, mask: Tensor, kept: Tensor) -> Tensor:
 
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+def rate_refusal(plain: nn.Module) -> str | None:
+    """Why a dropout layer cannot have a rate per example, or None if it can."""
+    if type(plain).forward not in [kind.forward for kind in DROPOUTS]:
+        return f"a {type(plain).__name__} has a forward of its own"
+    return "it has hooks or a forward of its own" if _tampered(plain) else None
 
 
 def squared_norm(module: nn.Module) -> Tensor:

@@ -31,6 +31,7 @@ from optuna_hypernet.response.layers import Layer
 from optuna_hypernet.response.layers import TunedDropout
 from optuna_hypernet.response.layers import axis_of
 from optuna_hypernet.response.layers import bound_of
+from optuna_hypernet.response.layers import rate_refusal
 from optuna_hypernet.response.layers import refusal
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
@@ -345,6 +346,12 @@ def _dropouts(model: nn.Module, coordinates: Coordinates) -> dict[str, TunedDrop
                 f"{name!r} is the path of no dropout rate of the model; {nearest(name, tunable)}. "
                 "A name with a dot tunes a dropout layer of the model as 'path.p'; one without "
                 "a dot is for train_loss to read from hp."
+            )
+        if reason := rate_refusal(tunable[name]):
+            raise ValueError(
+                f"{name!r} cannot be tuned: {reason}, in place of which masks with a rate per "
+                "example would be drawn. Use one of torch's own dropout layers there, as it is; "
+                "or name the rate without a dot, and let train_loss read it from hp."
             )
         _check_rates(name, coordinates)
         if twins := [other for other, one in found.items() if one.plain is tunable[name]]:
