@@ -1472,6 +1472,25 @@ def test_a_rate_can_be_read_by_the_loss_too() -> None:
     training(search_space={"drop.p": RATE}, train_loss=loss)
 
 
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_a_model_may_ask_what_its_layers_are(response: str) -> None:
+    """And goes the same way while they respond as when it is plain."""
+
+    class Asking(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            assert [isinstance(m, nn.Linear) for m in self.body] == [True, False, False, True]
+            assert isinstance(self.drop, nn.Dropout)
+            return super().forward(x)
+
+    one = training(model=made(Asking).float(), response=response)
+    tuned, plain = one.fit(8, warm_up=2), training(response=response).fit(8, warm_up=2)
+    assert not moved(tuned.model.state_dict(), plain.model.state_dict())
+    layer = copy.deepcopy(one._response.hypernetwork.model.body[0])
+    assert isinstance(layer, Layer)
+    with pytest.raises(AttributeError, match=r"body.0.weight is not one tensor"):
+        assert layer.weight
+
+
 def test_layers_may_be_called_by_keyword() -> None:
     class Named(nn.Module):
         def __init__(self) -> None:
@@ -1574,7 +1593,7 @@ def test_a_loss_may_round_more_than_the_weights_do(response: str) -> None:
 
 def norms_of_modules(model: nn.Module, batch: Any, hp: Any) -> Tensor:
     """Of layers inside of those that respond: the elementary weights alone."""
-    plain = [one for one in model.modules() if isinstance(one, nn.Linear)]
+    plain = [one for one in model.modules() if type(one) is nn.Linear]
     decay = sum(one.weight.square().sum() for one in plain)
     return net_loss(model, batch, hp) + hp["decay"] * decay
 

@@ -89,11 +89,36 @@ class Gated(nn.Module):
         return (ee + 2 * gates * er + gates.square() * rr).sum(-1)
 
 
-class Layer(nn.Module):
+class InPlaceOf(nn.Module):
+    """What takes the place of a module of the user's while it is tuned.
+
+    Code of the user's that asks ``isinstance(module, nn.Linear)`` gets the answer that it would
+    get of the module itself.
+
+    Args:
+        path: Where that is in the user's model.
+        plain: The module itself.
+    """
+
+    plain: nn.Module
+
+    def __init__(self, path: str, plain: nn.Module) -> None:
+        super().__init__()
+        self.path = path
+        self.plain = plain
+        self.training = plain.training
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[nn.Module]:  # type: ignore[override]
+        plain = vars(self).get("_modules", {}).get("plain", self)  # before __init__, none yet
+        return type(plain)
+
+
+class Layer(InPlaceOf):
     """A layer of the user's with weights that respond.
 
     Args:
-        path: Where it is in the user's model.
+        path: See :class:`InPlaceOf`.
         plain: The layer itself, which holds the elementary weights.
         gated: Which of its weights respond, by name.
 
@@ -101,13 +126,8 @@ class Layer(nn.Module):
         displacement: ``(B, D)`` or ``(D,)``, to be set before it is called.
     """
 
-    plain: nn.Module
-
     def __init__(self, path: str, plain: nn.Module, gated: Mapping[str, Gated]) -> None:
-        super().__init__()
-        self.path = path
-        self.plain = plain
-        self.training = plain.training
+        super().__init__(path, plain)
         self.gated = nn.ModuleDict(gated)
         self.displacement: Tensor = next(iter(gated.values())).gate.new_zeros(1)
 
@@ -376,26 +396,18 @@ def _tampered(plain: nn.Module) -> bool:
     return "forward" in vars(plain) or any(getattr(plain, kind) for kind in hooks)
 
 
-class TunedDropout(nn.Module):
+class TunedDropout(InPlaceOf):
     """A dropout layer of the user's with a rate per example.
-
-    Args:
-        path: Where it is in the user's model.
-        plain: The layer itself.
 
     Attributes:
         rates: ``(B,)``, to be set before it is called in training mode.
         used: Whether it ever drew a mask.
     """
 
-    plain: nn.Module
     rates: Tensor
 
     def __init__(self, path: str, plain: nn.Module) -> None:
-        super().__init__()
-        self.path = path
-        self.plain = plain
-        self.training = plain.training
+        super().__init__(path, plain)
         self.used = False
 
     def __getattr__(self, name: str) -> Any:
