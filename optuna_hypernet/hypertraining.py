@@ -491,8 +491,8 @@ class HyperTraining:
         return problem.replay(self._response.original(), path, tuned.planned)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything from which training goes on: for ``torch.save``."""
-        return self._bilevel.state_dict()
+        """Everything from which training goes on, copied: for ``torch.save``, or to keep."""
+        return copy.deepcopy(self._bilevel.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state of a HyperTraining made from the same arguments."""
@@ -531,7 +531,7 @@ class HyperTraining:
 
     def _contents(self) -> dict[str, Any]:
         arguments = {**self._arguments, "model": self._response.original()}
-        return {"arguments": arguments, "state": self.state_dict()}
+        return {"arguments": arguments, "state": self._bilevel.state_dict()}
 
     def _check_whole(self, method: str) -> None:
         """Refuses algorithms that a structured response is not for."""

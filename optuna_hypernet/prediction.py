@@ -66,7 +66,7 @@ class Training(Protocol):
         """Learns φ around λ̂, which descends, and keeps both."""
 
     def state_dict(self) -> dict[str, Any]:
-        """φ and λ̂, and all that is needed to go on; not a copy."""
+        """φ and λ̂, and all that is needed to go on; a copy."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import numbers
 import threading
 from collections.abc import Mapping
@@ -368,7 +367,7 @@ def _fresh_seed() -> int:
 
 def _fit(training: Training) -> None:
     """Fits a new training; one whose fit is interrupted is new again."""
-    new = copy.deepcopy(training.state_dict())
+    new = training.state_dict()
     try:
         training.fit(scale=SCALE, finish=0)
     except BaseException:  # KeyboardInterrupt, too: half of a fit must not pass for a whole one

@@ -224,7 +224,7 @@ class Structured:
         return {
             "phi": self.hypernetwork.state_dict(),
             "initial": self._plain.state_dict(),
-            "buffers": dict(self.hypernetwork.named_buffers()),
+            "buffers": {n: b.detach() for n, b in self.hypernetwork.named_buffers()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -297,7 +297,8 @@ class Weights:
     def _buffers(self) -> dict[str, Tensor]:
         """Those of the model that is called, in the user's modes; not copies."""
         set_modes(self._model, self._modes)
-        return {**dict(self._model.named_buffers()), **self._moved()}
+        buffers = {name: buffer.detach() for name, buffer in self._model.named_buffers()}
+        return {**buffers, **self._moved()}
 
     def _moved(self) -> dict[str, Tensor]:
         """Frozen weights that passes have moved, as those of a mean teacher; not copies."""
