@@ -157,7 +157,8 @@ class HyperTraining:
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
         scheduler: Makes a ``torch.optim.lr_scheduler`` from an optimizer of φ. It is stepped
-            after every train step, in ordinary training, too, where each training has a new one.
+            after every train step, in ordinary training, too. It begins anew with every fit,
+            with what finishes the model of one, and with every training.
             By default step sizes stay for half of a run, and then go down to 0 along a cosine;
             those of λ̂ always do.
 
@@ -553,7 +554,7 @@ class HyperTraining:
     def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
         if finish is None:
             finish = int(plan.train_steps * self._kind.manner.finish)
-        check_count("finish", finish, 0)
+        self._bilevel.check_length(check_count("finish", finish, 0))
         if not self._moves:
             raise ValueError(
                 "No weight that valid_loss depends on responds to λ, so λ̂ cannot move. Let layers "

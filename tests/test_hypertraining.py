@@ -536,6 +536,45 @@ def test_a_scheduler_sets_the_step_sizes_of_train_steps_and_no_other() -> None:
     assert squared(model, RIDGE.valid).item() == pytest.approx(losses[-1])
 
 
+def test_every_fit_has_a_schedule_of_its_own(tmp_path: Path) -> None:
+    """Of momentum, too; and a fit that is resumed goes on with its own."""
+
+    def cycle(optimizer: Any) -> Any:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=30)
+
+    sizes: list[tuple[float, ...]] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure: Any = None) -> None:
+            (group,) = self.param_groups
+            sizes.append((group["lr"], *group["betas"]))
+            super().step(closure)
+
+    options: dict[str, Any] = {"optimizer": Watched, "scheduler": cycle}
+    training = RIDGE.training(**options)
+    for _ in range(2):
+        training.fit(30, finish=0)
+    assert sizes[:30] == sizes[30:]
+    cut = RIDGE.training(**options, valid_loss=interrupting(squared, 25))
+    cut.load_state_dict(training.state_dict())
+    whole = training.fit(30)
+    with pytest.raises(Interrupted):
+        cut.fit(30, checkpoint=tmp_path / "run.pt")
+    assert same(RIDGE.training(**options).fit(30, checkpoint=tmp_path / "run.pt"), whole)
+
+
+def test_a_schedule_that_ends_too_early_is_named_at_once() -> None:
+    training = RIDGE.training(scheduler=one_cycle)
+    for call in (
+        lambda: training.fit(150),
+        lambda: training.fit(120, finish=150),
+        lambda: training.train({"decay": 1.0}, 150),
+    ):
+        with pytest.raises(ValueError, match=r"OneCycleLR of 120 steps, .* each of 150 train"):
+            call()
+    assert training.trained == 0
+
+
 def test_a_resumed_run_has_the_weights_that_it_began_with(tmp_path: Path) -> None:
     """A script that is started again may make its model from other random numbers."""
     whole = RIDGE.training().fit(60)

@@ -317,6 +317,20 @@ class Bilevel:
         for group in self._hyper_groups:
             group.resize(valid)
 
+    def restart(self, steps: int) -> None:
+        """Begins schedulers anew, for so many train steps.
+
+        Raises:
+            ValueError: If one ends before them.
+        """
+        for group in self._groups:
+            group.restart(steps)
+
+    def check_length(self, steps: int) -> None:
+        """Refuses schedulers that end before so many train steps, by a ValueError."""
+        for group in self._groups:
+            group.check_length(steps)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything from which the loop goes on bit by bit; tensors are not copied."""
         return {
@@ -369,8 +383,10 @@ class Bilevel:
 
 def run(bilevel: Bilevel, plan: Plan, done: int = 0) -> Iterator[int]:
     """Carries out a plan from tick ``done`` on; yields the number of ticks done after each."""
-    if done == 0 and isinstance(plan.density, Around):
-        bilevel.reset_scale(plan.density.scale)
+    if done == 0:
+        bilevel.restart(plan.train_steps)
+        if isinstance(plan.density, Around):
+            bilevel.reset_scale(plan.density.scale)
     for number in range(done, plan.ticks):
         bilevel.resize(*plan.decay(number))
         train, valid = plan.tick(number)

@@ -53,7 +53,13 @@ class Group:
             )
         self._optimizer = optimizer(self.parameters)
         _check_moves(self._optimizer, self.parameters)
-        self._sizes = [group["lr"] for group in self._optimizer.param_groups]
+        self._settings = copy.deepcopy(
+            [
+                {name: value for name, value in group.items() if name != "params"}
+                for group in self._optimizer.param_groups
+            ]
+        )
+        self._make_scheduler = scheduler
         self._scheduler = None if scheduler is None else _made(scheduler, self._optimizer)
         self._clip = clip
 
@@ -74,8 +80,36 @@ class Group:
     def resize(self, factor: float) -> None:
         """Multiplies the step sizes that the optimizer came with, unless they have a scheduler."""
         if self._scheduler is None:
-            for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
-                group["lr"] = size * factor
+            for group, came in zip(self._optimizer.param_groups, self._settings, strict=True):
+                group["lr"] = came["lr"] * factor
+
+    def restart(self, steps: int) -> None:
+        """Begins a schedule for so many steps, with the settings that the optimizer came with.
+
+        What the optimizer has gathered, such as momentum, it keeps.
+        """
+        if self._make_scheduler is None:
+            return
+        for group, came in zip(self._optimizer.param_groups, self._settings, strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update(copy.deepcopy(came), params=parameters)
+        self._scheduler = _made(self._make_scheduler, self._optimizer)
+        self.check_length(steps)
+
+    def check_length(self, steps: int) -> None:
+        """Refuses a schedule that ends before so many steps.
+
+        Raises:
+            ValueError: If there is one, and it does.
+        """
+        length = getattr(self._scheduler, "total_steps", None)
+        if length is not None and length < steps:
+            raise ValueError(
+                f"scheduler made a {type(self._scheduler).__name__} of {length} steps, but it is "
+                f"stepped after each of {steps} train steps. Make it with total_steps={steps}, or "
+                "train for fewer."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything from which it goes on bit by bit, but the parameters; no copies."""
