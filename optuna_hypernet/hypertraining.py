@@ -29,6 +29,7 @@ from tqdm import tqdm
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.optimizers import adam
+from optuna_hypernet.bilevel.optimizers import in_words
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
@@ -187,8 +188,9 @@ class HyperTraining:
         clip: float | None = None,
         scheduler: MakeScheduler | None = None,
     ) -> None:
+        self._seeded = seed is not None
         seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-        check_count("seed", seed, 0)
+        seed = check_count("seed", seed, 0)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}, but it must be positive, or None for no clipping.")
         where = device_of(model) if device is None else torch.device(device)
@@ -561,6 +563,7 @@ class HyperTraining:
                 "respond, by naming fewer of them in elementary=[...]; or use train or "
                 "cross_validate, which do not move it."
             )
+        options = replace(options, arguments=self._described())
         record = carry_out(self._bilevel, self._response, plan, options)
         adapts = plan.entropy is not None
         if adapts and (narrow := self._bilevel.at_floor()):
@@ -579,6 +582,18 @@ class HyperTraining:
             flat=self._bilevel.at_ceiling() if adapts else (),
             planned=plan.train_steps,
         )
+
+    def _described(self) -> dict[str, str]:
+        """In words all that makes a run what it is, as far as it can be told, by name."""
+        its = self._arguments
+        return {
+            "model": in_words(self._response.original()),
+            "response": in_words(its["response"]),
+            "elementary": str(sorted(its["elementary"])),
+            "clip": str(its["clip"]),
+            **({"seed": str(its["seed"])} if self._seeded else {}),
+            **self._bilevel.described(),
+        }
 
     def _finished(self, model: nn.Module, z: Tensor, steps: int, best: float) -> Tuned:
         """The model trained on at fixed coordinates, or as it is if that leaves it worse."""

@@ -28,6 +28,7 @@ from torch.utils.data import TensorDataset
 from torch.utils.data import WeightedRandomSampler
 
 from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.optimizers import in_words
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
@@ -380,7 +381,7 @@ def noisy(own_generator: bool = False, **changed: Any) -> HyperTraining:
     x, y = (torch.cat(pair).float() for pair in zip(ridge.train, ridge.valid, strict=True))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Noisy()
+        model = changed.pop("model", None) or Noisy()
     own = torch.Generator().manual_seed(5) if own_generator else None
     # 30 rows in batches of 8: the last one is short; of the other 30, it is a batch of one.
     train = DataLoader(TensorDataset(x[:30], y[:30]), 8, shuffle=True, generator=own)
@@ -509,7 +510,7 @@ def test_a_scheduled_run_is_resumed_in_the_very_same_bits(tmp_path: Path, schedu
     cut = noisy(scheduler=scheduler, valid_loss=interrupting(squared, 75))
     with pytest.raises(Interrupted):
         cut.fit(90, checkpoint=file)
-    with pytest.raises(ValueError, match="saved with a scheduler, but here is no scheduler"):
+    with pytest.raises(ValueError, match=r"the optimizer's scheduler .*, but this run has None"):
         noisy().fit(90, checkpoint=file)
     assert same(whole, noisy(scheduler=scheduler).fit(90, checkpoint=file))
 
@@ -670,6 +671,75 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     noisy().fit(30, checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match="of another run"):
         noisy().fit(40, checkpoint=tmp_path / "run.pt")
+
+
+class Affine(nn.Module):
+    """A hypernetwork of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.affine = nn.Linear(4, 31)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.affine(z)
+
+
+def rectified() -> nn.Module:
+    """Of another layer, and as many weights."""
+    model = Noisy()
+    model.body[1] = nn.ReLU()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 8}, "the seed 7, but this run has 8"),
+        ({"response": "linear"}, "the response 'low-rank', but this run has 'linear'"),
+        ({"response": Affine()}, "the response 'low-rank', but this run has Affine"),
+        ({"optimizer": optimizer}, r"the optimizer's lr 0\.005, but this run has 0\.02"),
+        ({"optimizer": torch.optim.SGD}, "the optimizer's class Adam, but this run has SGD"),
+        ({"hyper_optimizer": optimizer}, "the hyper_optimizer's lr .*, but this run has "),
+        ({"scheduler": halving}, "the optimizer's scheduler None, but .* has MultiStepLR"),
+        ({"clip": 1.0}, r"the clip None, but this run has 1\.0"),
+        ({"model": rectified()}, r"the model \(1\): Tanh\(\), but this run has \(1\): ReLU\(\)"),
+    ],
+)
+def test_a_checkpoint_of_other_arguments_is_refused(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    file = tmp_path / "run.pt"
+    noisy().fit(9, checkpoint=file)
+    with pytest.raises(ValueError, match=f"is of another run: it has {message}"):
+        noisy(**changed).fit(9, checkpoint=file)
+
+
+def test_a_run_without_a_seed_is_resumed(tmp_path: Path) -> None:
+    """So is one of which the checkpoint, an older one, does not say what it was made with."""
+    file = tmp_path / "run.pt"
+    tuned = noisy(seed=None).fit(9, checkpoint=file, finish=0)
+    resumed = noisy(seed=None).fit(9, checkpoint=file, finish=0)
+    assert resumed.predicted_loss == tuned.predicted_loss
+    content = torch.load(file, weights_only=True)
+    torch.save({name: content[name] for name in ("plan", "record", "state")}, file)
+    resumed = noisy(seed=1, clip=0.5).fit(9, checkpoint=file, finish=0)
+    assert resumed.predicted_loss == tuned.predicted_loss
+
+
+def test_addresses_in_memory_say_nothing_of_a_run() -> None:
+    assert in_words([object(), 0.5]) == "[<object object>, 0.5]"
+
+
+def test_a_resumed_run_has_the_patience_that_it_is_given(tmp_path: Path) -> None:
+    file, still = tmp_path / "run.pt", lambda parameters: torch.optim.SGD(parameters, lr=0.0)
+
+    def training() -> HyperTraining:
+        return RIDGE.training(optimizer=still, hyper_optimizer=still)
+
+    assert training().fit(90, patience=3, checkpoint=file).stopped
+    whole = training().fit(90, patience=9)
+    assert same(training().fit(90, patience=9, checkpoint=file), whole)
+    assert training().fit(90, patience=1, checkpoint=file).stopped
 
 
 def test_runs_end_early_without_progress() -> None:

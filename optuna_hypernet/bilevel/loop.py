@@ -317,6 +317,15 @@ class Bilevel:
         for group in self._hyper_groups:
             group.resize(valid)
 
+    def described(self) -> dict[str, str]:
+        """In words what moves φ and λ̂, by name."""
+        movers = {"optimizer": self._groups[0], "hyper_optimizer": self._hyper_groups[0]}
+        return {
+            f"{mover}'s {name}": value
+            for mover, group in movers.items()
+            for name, value in group.described().items()
+        }
+
     def restart(self, steps: int) -> None:
         """Begins schedulers anew, for so many train steps.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
@@ -111,6 +112,18 @@ class Group:
                 "train for fewer."
             )
 
+    def described(self) -> dict[str, str]:
+        """In words what moves the parameters: the classes, and the settings they came with."""
+        settings = dict.fromkeys(name for came in self._settings for name in came)
+        return {
+            "class": type(self._optimizer).__name__,
+            "scheduler": "None" if self._scheduler is None else type(self._scheduler).__name__,
+            **{
+                name: ", ".join(in_words(_plain(came.get(name))) for came in self._settings)
+                for name in settings
+            },
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything from which it goes on bit by bit, but the parameters; no copies."""
         schedule = None if self._scheduler is None else self._scheduler.state_dict()
@@ -155,6 +168,11 @@ def _plain(state: Any) -> Any:
     if type(state) in (list, tuple):
         return type(state)(_plain(value) for value in state)
     return state
+
+
+def in_words(value: Any) -> str:
+    """Its ``repr`` without addresses in memory, which are others in the next process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _made(scheduler: MakeScheduler, optimizer: Optimizer) -> LRScheduler:

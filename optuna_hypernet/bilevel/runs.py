@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -38,6 +40,8 @@ class Options:
 
     Attributes:
         evaluations: The ticks after which λ̂ is evaluated.
+        arguments: What the run is made with, in words by name: a checkpoint with others is
+            refused. It may lack some.
         watch: Is shown the record after each, and one that is resumed, and whether it is; what it
             raises ends the run, with nothing lost.
 
@@ -51,6 +55,7 @@ class Options:
     progress: bool
     evaluations: Collection[int]
     watch: Callable[[Record, bool], None] = lambda record, resumed: None
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("patience", self.patience, 1)
@@ -133,7 +138,8 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
     """Carries out a plan, from its checkpoint on if there is one.
 
     Raises:
-        ValueError: If the checkpoint is of another plan, or cannot be read, or has no folder.
+        ValueError: If the checkpoint is of another plan or of other arguments, or cannot be read,
+            or has no folder.
         FloatingPointError: If a training loss, or the loss of a valid step, is not finite.
     """
     path = None if options.checkpoint is None else Path(options.checkpoint)
@@ -141,8 +147,9 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
         raise ValueError(f"The checkpoint is {path}, but there is no folder {path.parent}.")
     record = Record()
     if path is not None and path.exists():
-        record, state = _load(path, plan, bilevel.z.device)
+        record, state = _load(path, plan, options.arguments, bilevel.z.device)
         bilevel.load_state_dict(state)
+        record.stopped = bool(record.waited >= options.patience)
         options.watch(record, True)
     if record.stopped:
         return record
@@ -155,34 +162,49 @@ def carry_out(bilevel: Bilevel, response: Response, plan: Plan, options: Options
             bar.set_postfix(predicted=record.path[-1][-1])
             record.stopped = bool(record.waited >= options.patience)
             if path is not None:
-                _save(path, plan, record, bilevel.state_dict())
+                _save(path, plan, options.arguments, record, bilevel.state_dict())
             options.watch(record, False)
             if record.stopped:
                 break
     return record
 
 
-def _save(path: Path, plan: Plan, record: Record, state: dict[str, Any]) -> None:
+def _save(
+    path: Path, plan: Plan, arguments: Mapping[str, str], record: Record, state: dict[str, Any]
+) -> None:
     """Writes a checkpoint; an interruption meanwhile leaves the one before."""
     partial = path.with_name(path.name + ".partial")
-    torch.save({"plan": repr(plan), "record": vars(record), "state": state}, partial)
+    content = {"plan": repr(plan), "arguments": dict(arguments)}
+    torch.save({**content, "record": vars(record), "state": state}, partial)
     os.replace(partial, path)
 
 
-def _load(path: Path, plan: Plan, device: torch.device) -> tuple[Record, dict[str, Any]]:
+def _load(
+    path: Path, plan: Plan, arguments: Mapping[str, str], device: torch.device
+) -> tuple[Record, dict[str, Any]]:
     # Generators' states are on the CPU whatever the device; the rest is copied to its place.
     if not is_zipfile(path):
         raise ValueError(f"{path} is no checkpoint, or a broken one. Use another file.")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    its = content.get("plan") if isinstance(content, dict) else None
-    if its != repr(plan):
-        raise ValueError(
-            f"The checkpoint {path} is of another run: it has the plan {its}, but this run "
-            f"is {plan}. Use the same arguments to resume it, or another file."
-        )
+    content = content if isinstance(content, dict) else {}
+    its = {"plan": str(content.get("plan")), **content.get("arguments", {})}
+    here = {"plan": repr(plan), **arguments}
+    for name in here:
+        if name in its and its[name] != here[name]:  # an older checkpoint says less
+            one, other = _apart(its[name], here[name])
+            raise ValueError(
+                f"The checkpoint {path} is of another run: it has the {name} {one}, but this run "
+                f"has {other}. Use the same arguments to resume it, or another file."
+            )
     record = Record(**content["record"])
     record.path = [
         (done, z.to(device), scale.to(device), loss) for done, z, scale, loss in record.path
     ]
     record.best_z = None if record.best_z is None else record.best_z.to(device)
     return record, content["state"]
+
+
+def _apart(one: str, other: str) -> tuple[str, str]:
+    """The first lines in which two texts differ."""
+    lines = itertools.zip_longest(one.splitlines(), other.splitlines(), fillvalue="nothing")
+    return next((a.strip().rstrip("("), b.strip().rstrip("(")) for a, b in lines if a != b)
