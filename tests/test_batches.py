@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections import UserDict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +43,41 @@ def test_the_first_tensor_counts_the_examples(batch: Any) -> None:
 
 def test_a_batch_without_tensors_counts_as_one() -> None:
     assert n_rows(["a", "b"]) == 1
+
+
+class Named(dict[str, Any]):
+    """Has its entries as attributes, and another one."""
+
+    def __init__(self, kind: str, **entries: Any) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"x": ROWS},
+        OrderedDict(x=ROWS),
+        defaultdict(list, x=ROWS),
+        UserDict(x=ROWS),
+        Named("a", x=ROWS),
+    ],
+    ids=lambda batch: type(batch).__name__,
+)
+def test_a_mapping_stays_of_its_class(batch: Any) -> None:
+    moved = to_device(batch, torch.device("meta"))
+    assert type(moved) is type(batch)
+    assert moved["x"].is_meta
+    assert batch["x"] is ROWS
+    if isinstance(batch, Named):
+        assert moved.kind == "a"
+        assert moved.x.is_meta
 
 
 def test_tensors_of_a_dataclass_are_moved() -> None:

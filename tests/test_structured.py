@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -748,7 +749,8 @@ def test_everything_that_a_model_returns_is_linearised() -> None:
 
         def forward(self, x: Tensor) -> Any:
             y = self.inner(x)
-            return {"one": [y, Pair(2 * y, None)], "two": (y.square(), y.detach().sign())}
+            two = (y.square(), y.detach().sign())
+            return OrderedDict(one=[y, Pair(2 * y, None)], two=two)
 
     seen: list[Any] = []
 
@@ -765,6 +767,7 @@ def test_everything_that_a_model_returns_is_linearised() -> None:
     torch.testing.assert_close(linear["one"][1].value, 2 * linear["one"][0])
     torch.testing.assert_close(linear["two"][0], plain["two"][0] + 2 * plain["one"][0] * slope)
     assert linear["one"][1].nothing is None
+    assert type(linear) is OrderedDict
 
 
 def gradients(response: Structured, losses: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import MutableMapping
 from collections.abc import Sequence
 from dataclasses import fields
 from dataclasses import is_dataclass
@@ -196,7 +197,7 @@ def _enough(batches: Iterable[Any], examples: int) -> Iterator[Any]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch on ``device``, with every tensor in its tuples, lists, dicts and dataclasses."""
+    """The batch on ``device``, with all tensors in tuples, lists, mappings and dataclasses."""
     return _mapped(batch, lambda one: one.to(device))
 
 
@@ -212,8 +213,11 @@ def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
         return type(batch)(*(_mapped(part, change) for part in batch))
     if isinstance(batch, tuple | list):
         return type(batch)(_mapped(part, change) for part in batch)
-    if isinstance(batch, dict):
-        return {key: _mapped(part, change) for key, part in batch.items()}
+    if isinstance(batch, MutableMapping):
+        changed = copy.copy(batch)  # of the same class, with all else that it has
+        for key, part in batch.items():
+            changed[key] = _mapped(part, change)
+        return changed
     if is_dataclass(batch) and not isinstance(batch, type):
         parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
         return replace(batch, **{name: _mapped(part, change) for name, part in parts.items()})

@@ -6,6 +6,7 @@ Structured Response Jacobians".
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -108,7 +109,10 @@ def _sums(outputs: Any) -> Any:
     if isinstance(outputs, tuple | list):
         return type(outputs)(map(_sums, outputs))
     if isinstance(outputs, dict):
-        return {key: _sums(one) for key, one in outputs.items()}
+        values = copy.copy(outputs)  # of the same class
+        for key, one in outputs.items():
+            values[key] = _sums(one)
+        return values
     if outputs is None:
         return None
     raise ValueError(
