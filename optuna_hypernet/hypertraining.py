@@ -351,6 +351,7 @@ class HyperTraining:
             progress: Whether to show a progress bar.
 
         Raises:
+            TypeError: If an argument is of the wrong type.
             ValueError: If a number is out of its range, an argument is not for this response, no
                 weight responds to λ, or the checkpoint is of another run.
             FloatingPointError: If a loss or its gradient is not finite: where, and at which λ.
@@ -475,9 +476,15 @@ class HyperTraining:
             train_data: Other data to train on, say training and validation data together.
 
         Raises:
+            TypeError: If ``tuned`` is none.
             ValueError: If the path is of another search space, or is not one of steps.
             FloatingPointError: If a loss is not finite.
         """
+        if not isinstance(tuned, Tuned):
+            raise TypeError(
+                f"replay got a {type(tuned).__name__}, but it follows the path of a Tuned. Pass "
+                "what fit returned; for fixed params use train(params)."
+            )
         space = self.coordinates
         path = [
             (point.steps, torch.stack([space.encode(point.params), space.by_column(point.spread)]))

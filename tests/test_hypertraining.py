@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from interruptions import Interrupted
@@ -1321,6 +1322,32 @@ def test_numbers_out_of_range(
 ) -> None:
     with pytest.raises(error, match=message):
         RIDGE.training().fit(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda one: one.fit(30, trial=optuna.create_study()),
+            TypeError,
+            "trial is a Study, but it must be an Optuna trial",
+        ),
+        (lambda one: one.replay({"decay": 1.0}), TypeError, r"replay got a dict.*train\(params\)"),
+        (
+            lambda one: one.load_state_dict(RIDGE.model.state_dict()),
+            ValueError,
+            r"is a OrderedDict with \['weight'\], and none .* Pass what its state_dict\(\)",
+        ),
+        (lambda one: one.load_state_dict(3), ValueError, "is a int, and none of a HyperTraining"),
+    ],
+)
+def test_what_is_taken_for_something_else_is_named(
+    call: Any, error: type[Exception], message: str
+) -> None:
+    training = RIDGE.training()
+    with pytest.raises(error, match=message):
+        call(training)
+    assert training.trained == 0
 
 
 def test_a_hyperparameter_may_act_by_its_size_alone() -> None:

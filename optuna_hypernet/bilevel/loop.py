@@ -359,11 +359,18 @@ class Bilevel:
         """Goes back to a state; if it is none of this loop, all stays as it is.
 
         Raises:
-            ValueError: If it is of another search space, or was saved with a scheduler and here
-                is none, or the reverse.
+            ValueError: If it is no state, or of another search space, or was saved with a
+                scheduler and here is none, or the reverse.
             RuntimeError: If it is of another model.
         """
         described = self._coordinates.described()
+        if not isinstance(state, Mapping) or not {"phi", "search_space"} <= state.keys():
+            entries = f" with {list(state)[:5]}" if isinstance(state, Mapping) else ""
+            raise ValueError(
+                f"The state is a {type(state).__name__}{entries}, and none of a HyperTraining. "
+                "Pass what its state_dict() returned; weights of a model are for the model, and "
+                "the file of a checkpoint is for checkpoint=."
+            )
         if state["search_space"] != described:
             raise ValueError(
                 f"The state is of the search space {state['search_space']}, but this one is "

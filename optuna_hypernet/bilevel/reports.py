@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Protocol
+from typing import runtime_checkable
 
 import numpy as np
 from optuna.exceptions import TrialPruned
@@ -18,6 +19,7 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 
 
+@runtime_checkable
 class Trial(Protocol):
     """What is asked of a trial; ``optuna.Trial`` is one."""
 
@@ -41,12 +43,22 @@ class Watch:
 
     Attributes:
         batches: Train steps of an epoch, if evaluations are to be reported as those of epochs.
+
+    Raises:
+        TypeError: If ``trial`` is none.
     """
 
     trial: Trial
     plan: Plan
     coordinates: Coordinates
     batches: int | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trial, Trial):
+            raise TypeError(
+                f"trial is a {type(self.trial).__name__}, but it must be an Optuna trial. Pass "
+                "the one that the objective is given, or study.ask()."
+            )
 
     def __call__(self, record: Record, resumed: bool) -> None:
         """Reports the last evaluation; of a resumed run, which is not pruned for those, all.
