@@ -147,7 +147,9 @@ class HyperTraining:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.
         device: ``"cpu"``, ``"cuda"``, ...; by default where the model is.
-        seed: Non-negative int, or None for fresh randomness.
+        seed: Non-negative int, or None for fresh randomness. What torch draws in losses, models
+            and loaders follows from it. What numpy or ``random`` draws there does not, except in
+            a loader's workers: to be repeatable, draw with torch.
         start: Params where λ̂ starts, a little inside of the ends of the ranges; by default the
             middle of each.
         optimizer: Makes an optimizer of φ from its parameters; Adam with 0.005 by default. Of a
@@ -276,7 +278,11 @@ class HyperTraining:
         return self._bilevel.trained
 
     def predict(self, params: Params, *, examples: int | None = None) -> float:
-        """Predicted validation loss L_V(w_φ(λ)).
+        """Predicted validation loss L_V(w_φ(λ)), of φ as it is now.
+
+        A fit keeps, of all its evaluations, the last one about as good as the best, and φ goes on
+        to learn around where λ̂ is after that. So at ``Tuned.params`` this may differ from
+        ``Tuned.predicted_loss``, which is that of ``Tuned.model`` before it was finished.
 
         Args:
             params: Where.
@@ -294,7 +300,8 @@ class HyperTraining:
     def best_response(self, params: Params) -> nn.Module:
         """A plain model of the user's class with the weights w_φ(λ); a copy, on the device.
 
-        It is in training mode, like the model given: call ``eval()`` to use it.
+        φ is as it is now, see :meth:`predict`. The copy is in training mode, like the model given:
+        call ``eval()`` to use it.
 
         Raises:
             ValueError: If ``params`` are not of the search space.

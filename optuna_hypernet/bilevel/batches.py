@@ -29,7 +29,7 @@ class Batches:
     What torch's global generator gives inside the loader (shuffling, augmentation) follows from
     the seed, the pass and the batch's place in it; a loader or sampler with a ``generator`` of its
     own keeps that one, and its state is part of a checkpoint. Randomness of other libraries is not
-    covered.
+    covered, except in a loader's workers, which torch seeds.
 
     Args:
         name: What errors call it.

@@ -39,7 +39,8 @@ class Tuned:
     Attributes:
         params: The reached hyperparameters in natural units.
         model: A plain model of the user's class, trained at ``params``.
-        predicted_loss: Validation loss of the response's weights at ``params``.
+        predicted_loss: Validation loss of the response's weights at ``params``, at the evaluation
+            that was kept.
         true_loss: Validation loss of ``model``, whose training was finished at ``params``. It
             has been optimised over, so report a test loss beside it.
         path: λ̂ at every evaluation, in order; of cross-validation, its candidates.
