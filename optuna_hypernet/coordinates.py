@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -73,21 +74,38 @@ class _Axes:
     start: Tensor  # of the axis: natural units, or logarithms; half a step before low
     width: Tensor
     log: Tensor  # bool
+    every_log: bool
+    some_step: bool
+
+    @staticmethod
+    def of(table: Tensor) -> _Axes:
+        """Those of which ``(D, 6)`` holds the constants."""
+        low, high, step, start, width, log = table.unbind(1)
+        every_log, some_step = bool((log > 0).all()), bool((step > 0).any())
+        return _Axes(low, high, step, start, width, log > 0, every_log, some_step)
 
     def to(self, dtype: torch.dtype, device: torch.device | str) -> _Axes:
-        numbers = {name: value.to(device, dtype) for name, value in vars(self).items()}
-        return _Axes(**{**numbers, "log": self.log.to(device)})
+        numbers = ("low", "high", "step", "start", "width")
+        moved = {name: getattr(self, name).to(device, dtype) for name in numbers}
+        return replace(self, **moved, log=self.log.to(device))
 
     def natural(self, z: Tensor) -> Tensor:
         """Natural units ``(..., D)`` of coordinates ``(..., D)``, on the grids."""
         share = (torch.special.ndtr(z.clamp(-LIMIT, LIMIT)) - _TAIL) / (1 - 2 * _TAIL)
         position = self.start + share * self.width
+        value = position.exp() if self.every_log else self._exp_of_some(position)
+        if self.some_step:
+            value = self._snapped(value)
+        return torch.minimum(torch.maximum(value, self.low), self.high)
+
+    def _exp_of_some(self, position: Tensor) -> Tensor:
         # Not exp of a linear axis, which may overflow: its gradient would be NaN in both branches.
-        value = torch.where(self.log, torch.where(self.log, position, 0.0).exp(), position)
+        return torch.where(self.log, torch.where(self.log, position, 0.0).exp(), position)
+
+    def _snapped(self, value: Tensor) -> Tensor:
         step = torch.where(self.step > 0, self.step, 1.0)
         snapped = self.low + torch.round((value - self.low) / step) * step
-        value = torch.where(self.step > 0, snapped, value)
-        return torch.minimum(torch.maximum(value, self.low), self.high)
+        return torch.where(self.step > 0, snapped, value)
 
     def coordinates(self, natural: Tensor) -> Tensor:
         """Coordinates of natural units, of any leading shape: the inverse of ``natural``."""
@@ -139,8 +157,7 @@ class Coordinates:
         columns = [_axis(entry.distribution) for entry in self._shaped.values()]
         table = torch.tensor(columns, dtype=torch.float64)  # (names, 6)
         table = table.repeat_interleave(torch.tensor(self._sizes), 0)
-        low, high, step, start, width, log = table.unbind(1)
-        self._exact = _Axes(low, high, step, start, width, log > 0)
+        self._exact = _Axes.of(table)
         self._axes = self._exact.to(dtype, device)
 
     def described(self) -> str:

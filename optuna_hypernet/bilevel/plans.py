@@ -43,8 +43,8 @@ class Around:
         """``(k, D)``, in pairs on opposite sides of λ̂, so that their mean is λ̂ for even k."""
         n_pairs = (k + 1) // 2
         half = torch.randn(n_pairs, len(z), generator=seed, dtype=torch.float64, device="cpu")
-        noise = torch.cat([half, -half])[:k].to(z)
-        return (z + self.scale * noise).clamp(-LIMIT, LIMIT)
+        noise = half if k == 1 else torch.cat([half, -half])[:k]
+        return (z + self.scale * noise.to(z)).clamp(-LIMIT, LIMIT)
 
 
 @dataclass(frozen=True)
