@@ -16,6 +16,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     conditions     which parameters are asked for under which choices, read off the trials
     surrogate/     λ → response, learnt from trials alone
       ensemble       members fitted at checkpoints, by warp and gates, weighed by order left out
+      outcomes       values, and what is expected of trials that were pruned
       warp           output warps
       evidence       log evidence, its gradient, and the fit of gates and amplitudes
       hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out

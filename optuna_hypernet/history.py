@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
@@ -18,6 +20,7 @@ from scipy.stats import rankdata
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import internal_row
+from optuna_hypernet.surrogate.outcomes import Outcomes
 
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ class Trials:
             are violated: beyond all finite ones that are feasible, and in the order of violation.
         pruned: ``(n,)``.
         infeasible: ``(n,)`` where a constraint is violated.
+        reports: ``(n, s)`` what they reported, smaller is better, at the steps after which trials
+            were pruned; NaN for nothing.
+        ended: ``(n,)`` the column of the step after which a trial was pruned, -1 for none.
         pending: ``(p, k)`` params of the running trials, as far as they are known, but for those
             that seem abandoned: a worker that died leaves its trial running.
         unknown: Whether an earlier one of these is running of which no parameter is known yet.
@@ -54,8 +60,17 @@ class Trials:
     values: Array
     pruned: Mask
     infeasible: Mask
+    reports: Array
+    ended: NDArray[np.int64]
     pending: Array
     unknown: bool
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What came of them, failed ones included."""
+        # By how much a constraint is violated is all that counts where one is.
+        ended = np.where(self.infeasible, -1, self.ended)
+        return Outcomes(self.values, self.pruned | self.infeasible, self.reports, ended)
 
     def columns(self, names: Sequence[str], table: Array) -> Array:
         """Columns ``names`` of ``finished`` or ``pending``; NaN for a name never seen."""
@@ -108,7 +123,8 @@ class History:
         ]
         pending = self._internal(running)
         known = np.isfinite(pending).any(1)
-        values = self._values if study.direction == StudyDirection.MINIMIZE else -self._values
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        values = sign * self._values
         values = np.where(self._pruned & np.isnan(values), math.inf, values)
         return Trials(
             names=list(self._names),
@@ -117,6 +133,8 @@ class History:
             values=_penalised(values, self._violation),
             pruned=self._pruned,
             infeasible=self._violation > 0,
+            reports=sign * self._reports,
+            ended=self._ended,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
         )
@@ -134,6 +152,10 @@ class History:
         self._values = np.empty(0)
         self._pruned = np.empty(0, dtype=bool)
         self._violation = np.empty(0)
+        self._curves: list[Mapping[int, float]] = []
+        self._steps: list[int] = []  # after which trials were pruned
+        self._reports = np.empty((0, 0))
+        self._ended = np.empty(0, dtype=np.int64)
         self._numbers = np.empty(0, dtype=int)
         self._most_overtakers = 0
 
@@ -168,6 +190,18 @@ class History:
         self._pruned = np.concatenate([self._pruned, np.array(states, dtype=bool)])
         violation = [_violation(trial) for trial in new]
         self._violation = np.concatenate([self._violation, violation])
+        self._note_reports(new)
+
+    def _note_reports(self, new: Sequence[FrozenTrial]) -> None:
+        ends = [trial.last_step if trial.state == TrialState.PRUNED else None for trial in new]
+        steps = [s for s in dict.fromkeys(ends) if s is not None and s not in self._steps]
+        before = np.hstack([self._reports, _reports(self._curves, steps)])
+        self._steps += steps
+        curves = [trial.intermediate_values for trial in new]
+        self._curves += curves
+        self._reports = np.vstack([before, _reports(curves, self._steps)])
+        columns = [-1 if end is None else self._steps.index(end) for end in ends]
+        self._ended = np.concatenate([self._ended, np.array(columns, dtype=np.int64)])
 
     def _overtakers(self, trial: FrozenTrial) -> int:
         """How many trials that began after this one are finished."""
@@ -187,6 +221,12 @@ class History:
                 latest[name] = (number, None)
             elif trial.number > number:
                 latest[name] = (trial.number, distribution)
+
+
+def _reports(curves: Sequence[Mapping[int, float]], steps: Sequence[int]) -> Array:
+    """What curves say at ``steps``: ``(n, s)``, NaN for nothing."""
+    table = [[float(curve.get(step, math.nan)) for step in steps] for curve in curves]
+    return np.array(table, dtype=float).reshape(len(curves), len(steps))
 
 
 def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:

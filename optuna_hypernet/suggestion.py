@@ -77,15 +77,14 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
     risk = failures.condition(inputs, rows[asked], active[asked], np.isnan(trials.values[asked]))
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request), risk)
-    values, censored = trials.values[usable], (trials.pruned | trials.infeasible)[usable]
+    outcomes = trials.outcomes[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
         inputs.embed(rows[usable], active[usable]),
-        values,
-        censored,
+        outcomes,
         inputs.embed(running, running_active),
     )
-    best = np.argsort(values, kind="stable")[:_N_INCUMBENTS]
+    best = np.argsort(outcomes.settled(), kind="stable")[:_N_INCUMBENTS]
     region = trust_region(rows[usable], domain.climbing)
     return propose(
         ExpectedImprovement(inputs, belief, [each for each in (region, risk) if each is not None]),

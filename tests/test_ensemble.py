@@ -18,6 +18,7 @@ from optuna_hypernet.surrogate.ensemble import fit_members
 from optuna_hypernet.surrogate.ensemble import rank_correlation
 from optuna_hypernet.surrogate.ensemble import thinned
 from optuna_hypernet.surrogate.hypernetwork import Columns
+from optuna_hypernet.surrogate.outcomes import Outcomes
 
 
 OWNER = np.arange(3)
@@ -36,7 +37,7 @@ def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
 
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Belief:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(COLUMNS, embedding, values, pruned, NOTHING)
+    return ensemble.condition(COLUMNS, embedding, Outcomes.of(values, pruned), NOTHING)
 
 
 # When.
@@ -211,7 +212,8 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned = np.zeros(21, dtype=bool)
     pruned[worst] = True
     values[worst] = -100.0
-    posterior = Ensemble().condition(COLUMNS, embedding, values, pruned, NOTHING).posterior
+    outcomes = Outcomes.of(values, pruned)
+    posterior = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
 
     assert (posterior.fitted.argmin(1) != worst).all()
 
@@ -219,8 +221,8 @@ def test_pruned_trials_do_not_attract() -> None:
 def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
-    pruned = np.zeros(12, dtype=bool)
-    without = Ensemble().condition(COLUMNS, embedding, values, pruned, NOTHING).posterior
-    beside = Ensemble().condition(COLUMNS, embedding, values, pruned, pending).posterior
+    outcomes = Outcomes.of(values, np.zeros(12, dtype=bool))
+    without = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
+    beside = Ensemble().condition(COLUMNS, embedding, outcomes, pending).posterior
 
     assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()

@@ -44,6 +44,7 @@ def assert_same(one: Trials, other: Trials) -> None:
         )
     np.testing.assert_array_equal(one.values, other.values)
     np.testing.assert_array_equal(one.pruned, other.pruned)
+    np.testing.assert_array_equal(one.outcomes.expected(), other.outcomes.expected())
 
 
 def test_empty_study() -> None:
@@ -83,6 +84,43 @@ def test_every_state() -> None:
     np.testing.assert_array_equal(trials.values, values)
     assert trials.pruned.tolist() == [False, False, True, True, True, False]
     assert trials.columns(["x"], trials.pending).tolist() == [[0.7]]
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_reports_are_those_at_steps_where_trials_were_pruned(direction: str) -> None:
+    sign = 1 if direction == "minimize" else -1
+    study, history = optuna.create_study(direction=direction), History()
+    told(study, 0.1, 5.0, intermediate_values={0: 9.0, 1: 8.0, 2: 5.0})
+    told(study, 0.2, state=TrialState.PRUNED, intermediate_values={0: 7.0, 2: 6.0})
+    before = history.read(study, NOBODY)
+    told(study, 0.3, state=TrialState.PRUNED, intermediate_values={0: 4.0})
+    told(study, 0.4, state=TrialState.PRUNED)
+    trials = history.read(study, NOBODY)
+
+    assert (sign * before.reports).tolist() == [[5.0], [6.0]]
+    np.testing.assert_array_equal(
+        sign * trials.reports, [[5, 9], [6, 7], [math.nan, 4], [math.nan, math.nan]]
+    )
+    assert trials.ended.tolist() == [-1, 0, 1, -1]
+    assert_same(trials, History().read(study, NOBODY))
+
+
+def test_of_a_pruned_trial_that_violates_a_constraint_that_is_what_counts() -> None:
+    study = optuna.create_study()
+    for k in range(3):
+        told(study, 0.1, float(k), intermediate_values={0: 10.0 + k})
+    told(study, 0.2, state=TrialState.PRUNED, intermediate_values={0: 10.0})
+    told(
+        study,
+        0.3,
+        state=TrialState.PRUNED,
+        intermediate_values={0: 10.0},
+        system_attrs={"constraints": [1.0]},
+    )
+    expected = History().read(study, NOBODY).outcomes.expected()
+
+    assert expected[3] == 0.0
+    assert expected[4] > 2.0
 
 
 def test_trial_that_asks_is_not_pending() -> None:

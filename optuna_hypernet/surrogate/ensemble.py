@@ -18,11 +18,11 @@ from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+from optuna_hypernet.surrogate.outcomes import Outcomes
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Fit = TypeVar("Fit")
 
 # Of more trials than these, half as many that are best are kept, and as many of the others.
@@ -99,8 +99,7 @@ class Ensemble:
         self,
         columns: Columns,
         embedding: Array,
-        values: Array,
-        pruned: Mask,
+        outcomes: Outcomes,
         pending: Array,
     ) -> Belief:
         """The members' posterior, and what it would be an improvement upon.
@@ -108,19 +107,18 @@ class Ensemble:
         Args:
             columns: Of the embedding.
             embedding: ``(n, D)`` of the trials in the order in which they finished.
-            values: ``(n,)`` objective values, smaller is better.
-            pruned: ``(n,)`` true where the value is the last report of a pruned trial.
+            outcomes: Of the same ``n``.
             pending: ``(p, D)`` of the running trials.
 
         Raises:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
-        early = checkpoint(len(values))
-        settled = warp.settle(values[:early], pruned[:early])
+        early = checkpoint(len(outcomes))
+        settled = outcomes[:early].settled()
         fitted = thinned(settled, _MOST_FITTED)
         members = self._fits(columns, embedding[:early][fitted], settled[fitted])
-        counted = np.isfinite(values) & ~pruned
-        values = warp.settle(values, pruned)
+        counted = np.isfinite(outcomes.values) & ~outcomes.censored
+        values = outcomes.settled()
         kept = thinned(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)

@@ -1,0 +1,130 @@
+"""What is expected of pruned trials: by hand, by a slow twin, and in studies with a pruner."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+from differences import Array
+from optuna.trial import Trial
+from problems import optimized
+
+from optuna_hypernet import HypernetSampler
+from optuna_hypernet.surrogate.outcomes import Outcomes
+
+
+def beside(complete: list[tuple[float, float]], reports: list[float]) -> Outcomes:
+    """Complete trials with reports and values, then pruned ones, all at one step."""
+    values = [value for _, value in complete] + reports
+    table = [[report] for report, _ in complete] + [[report] for report in reports]
+    pruned = np.arange(len(values)) >= len(complete)
+    return Outcomes(np.array(values), pruned, np.array(table), np.where(pruned, 0, -1))
+
+
+COMPLETE = [(4.0, 0.2), (2.0, 0.1), (6.0, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("report", "value"),
+    [(2.0, 0.1), (3.0, 0.15), (5.0, 0.35), (6.0, 0.5), (8.0, 0.7), (10.0, 0.9), (1e9, 0.9)],
+)
+def test_a_report_has_the_place_among_values_that_it_has_among_reports(
+    report: float, value: float
+) -> None:
+    """Beyond them it goes on, but no further than the values are apart."""
+    assert beside(COMPLETE, [report]).expected()[-1] == pytest.approx(value)
+
+
+def test_lower_than_all_reports_is_as_good_as_the_best() -> None:
+    outcomes = beside(COMPLETE, [1.0])
+
+    assert outcomes.expected()[-1] == 0.1
+    assert outcomes.settled()[-1] == outcomes.settled()[0]  # which is the median
+
+
+def test_values_of_complete_trials_stay() -> None:
+    outcomes = beside(COMPLETE, [3.0, 7.0])
+
+    assert outcomes.expected()[:3].tolist() == [0.2, 0.1, 0.5]
+    assert outcomes.values.tolist() == [0.2, 0.1, 0.5, 3.0, 7.0]
+
+
+def test_without_complete_trials_to_compare_with_the_report_stays() -> None:
+    assert beside(COMPLETE[:1], [3.0]).expected().tolist() == [0.2, 3.0]
+
+    apart = beside(COMPLETE, [3.0])
+    apart.reports[:3] = math.nan  # they never reported at that step
+    assert apart.expected()[-1] == 3.0
+
+
+def test_pruned_without_a_report_stays_infinitely_bad() -> None:
+    outcomes = beside(COMPLETE, [math.inf])
+    outcomes.ended[-1] = -1
+
+    assert outcomes.expected()[-1] == math.inf
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slow_twin(seed: int) -> None:
+    """Trials that end at several steps, one after another by the definition."""
+    rng = np.random.default_rng(seed)
+    finals = rng.random(30)
+    curves = finals[:, None] + rng.gamma(2.0, size=30)[:, None] / np.arange(1, 6)
+    ended = np.where(rng.random(30) < 0.6, rng.integers(0, 5, 30), -1)
+    for i in np.flatnonzero(ended >= 0):
+        curves[i, ended[i] + 1 :] = math.nan
+    pruned = ended >= 0
+    values = np.where(pruned, curves[np.arange(30), ended], finals)
+
+    def slow(i: int) -> float:
+        if not pruned[i]:
+            return float(values[i])
+        at, final = np.sort(curves[~pruned, ended[i]]), np.sort(values[~pruned])
+        for k in range(1, len(at)):
+            if values[i] <= at[k]:
+                share = max(0.0, (values[i] - at[k - 1]) / (at[k] - at[k - 1]))
+                return float(final[k - 1] + share * (final[k] - final[k - 1]))
+        share = min(1.0, (values[i] - at[-1]) / (at[-1] - at[0]))
+        return float(final[-1] + share * (final[-1] - final[0]))
+
+    found = Outcomes(values, pruned, curves, ended).expected()
+    np.testing.assert_allclose(found, [slow(i) for i in range(30)])
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308])
+def test_huge_numbers_can_be_computed_with(huge: float) -> None:
+    outcomes = beside([(0.0, huge), (-huge, 0.0), (huge, -huge)], [huge, 0.5 * huge, 3.0])
+
+    assert not np.isnan(outcomes.expected()).any()
+    assert np.isfinite(outcomes.settled()).all()
+
+
+def test_equal_reports_and_equal_values() -> None:
+    assert beside([(1.0, 0.1), (1.0, 0.2)], [2.0]).expected()[-1] == pytest.approx(0.3)
+    assert beside([(1.0, 0.1), (2.0, 0.1)], [9.0]).expected()[-1] == 0.1
+
+
+def regrets(pruner: optuna.pruners.BasePruner, seed: int) -> Array:
+    """Best values of a study of which bad trials end early; its losses fall tenfold meanwhile."""
+
+    def objective(trial: Trial) -> float:
+        x = [trial.suggest_float(name, 0, 1) for name in "abc"]
+        loss = sum((one - 0.7) ** 2 for one in x)
+        for step in range(10):
+            trial.report(loss + 5 * math.exp(-step), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+    study = optimized(HypernetSampler(seed=seed), objective, 40, pruner=pruner)
+    values = [math.inf if trial.value is None else trial.value for trial in study.trials]
+    return np.minimum.accumulate(values)
+
+
+def test_pruned_trials_teach() -> None:
+    """As last reports, far above all values, they hid what the complete ones had to say."""
+    best = [regrets(optuna.pruners.MedianPruner(), seed)[-1] for seed in range(4)]
+
+    assert np.median(best) < 4e-7
