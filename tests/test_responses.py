@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from optuna_hypernet import HyperTraining
+from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
@@ -205,6 +206,19 @@ def test_hypernetworks_are_as_large_as_they_say() -> None:
     assert size(MLP(1, 7850, seed())) == 7850 * 51 + 50 * 2  # its global one: 400,450
     # Its factorised one has 164,860: ours, without the ten biases of the units between.
     assert size(LowRank(7850, 7850, seed())) == 164_850
+
+
+@pytest.mark.parametrize("n_coordinates", [2, 12, 400, 20_000])
+def test_a_step_of_the_optimizer_is_small_beside_low_rank_factors(n_coordinates: int) -> None:
+    """However many coordinates there are; and units have variance 1 under p(λ) all the same."""
+    network = LowRank(n_coordinates, 3, seed(), rank=200)
+    z = torch.randn(200, n_coordinates, generator=seed(1))
+    with torch.no_grad():
+        network.up.copy_(torch.randn(3, 200, generator=seed(2)) / 200**0.5)
+    (step,) = adam(network.parameters()).param_groups
+
+    assert float(network(z).detach().var()) == pytest.approx(1.0, rel=0.25)
+    assert step["lr"] < 0.03 * float(network.down.detach().std())
 
 
 def test_unknown_responses_are_named() -> None:

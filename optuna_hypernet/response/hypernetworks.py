@@ -100,8 +100,16 @@ class Diagonal(Centred):
         return torch.addcmul(self.offset, apart[:, self.owners], self.slope)
 
 
+# Adam moves every number by one step size. Beside numbers of size 1/4 in V that stays small; of
+# 1/√D, which thousands of coordinates would leave them, it is a multiple.
+_LARGEST_ROOT = 4.0
+
+
 class LowRank(Centred):
     """δ(z) = b + U V (z - c), with ``rank`` linear units between; for up to thousands of them.
+
+    Beyond sixteen coordinates the sums in V (z - c) are divided, so that V's numbers need not be
+    small.
 
     Memory: P (rank + 1) + rank D numbers, and an optimizer's multiple of it. Time of a step:
     2 k rank (P + D) multiplications, beside k passes of the model, plus the optimizer's.
@@ -114,12 +122,15 @@ class LowRank(Centred):
         self.offset = nn.Parameter(_zeros(n_weights))
         self.up = nn.Parameter(_zeros(n_weights, rank))
         # Units of variance 1 under p(λ) = N(0, I).
-        self.down = nn.Parameter(_normal(rank, n_coordinates, seed) / n_coordinates**0.5)
+        root = n_coordinates**0.5
+        self.down = nn.Parameter(_normal(rank, n_coordinates, seed) / min(root, _LARGEST_ROOT))
+        self._share = min(root, _LARGEST_ROOT) / root
         self.register_buffer("centre", _zeros(n_coordinates))
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
-        return torch.addmm(self.offset, (z - self.centre) @ self.down.T, self.up.T)
+        units = self._share * ((z - self.centre) @ self.down.T)  # (k, rank)
+        return torch.addmm(self.offset, units, self.up.T)
 
 
 class MLP(nn.Module):
