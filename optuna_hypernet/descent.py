@@ -61,19 +61,19 @@ class Domain:
         active = self.conditions.active(rows)
         return np.where(active, rows, self.space.idle), active
 
-    def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> Array:
-        """Those of ``rows (n, d)`` that are not among ``tried``.
+    def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Those of ``rows (n, d)`` that are not among ``tried``, and the keys of these.
 
         If that leaves none, and the domain is discrete: one that was not tried, drawn from all
-        there are; all of ``rows``, once all were.
+        there are. Once all were, all of ``rows`` are open again, and there are no such keys.
         """
         known = self.space.keys(tried)
         fresh = rows[~np.isin(self.space.keys(rows), known)]
         if len(fresh):
-            return fresh
+            return fresh, known
         grid = self.grid(_LARGE_GRID)
         left = rows[:0] if grid is None else grid[~np.isin(self.space.keys(grid), known)]
-        return rng.choice(left)[None] if len(left) else rows
+        return (rng.choice(left)[None], known) if len(left) else (rows, known[:0])
 
     def grid(self, most: int) -> Array | None:
         """Every row, if the free parameters have at most ``most`` combinations."""
@@ -108,10 +108,7 @@ def propose(
     if rows is None:
         screen = [uniform(domain, _N_SOBOL, rng), _perturbed(domain, incumbents, rng)]
         rows = domain.project(np.concatenate(screen))[0]
-    rows = domain.untried(rows, tried, rng)
-    known = domain.space.keys(tried)
-    if np.isin(domain.space.keys(rows), known).all():
-        known = known[:0]
+    rows, known = domain.untried(rows, tried, rng)
     scores = acquisition.calibrate(rows, domain.conditions.active(rows))
     top = np.argsort(-scores, kind="stable")[:_N_STARTS]
     starts, scores = rows[top], scores[top]

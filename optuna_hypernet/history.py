@@ -195,11 +195,11 @@ class History:
     def _note_reports(self, new: Sequence[FrozenTrial]) -> None:
         ends = [trial.last_step if trial.state == TrialState.PRUNED else None for trial in new]
         steps = [s for s in dict.fromkeys(ends) if s is not None and s not in self._steps]
-        before = np.hstack([self._reports, _reports(self._curves, steps)])
+        before = np.hstack([self._reports, _tabulated(self._curves, steps)])
         self._steps += steps
         curves = [trial.intermediate_values for trial in new]
         self._curves += curves
-        self._reports = np.vstack([before, _reports(curves, self._steps)])
+        self._reports = np.vstack([before, _tabulated(curves, self._steps)])
         columns = [-1 if end is None else self._steps.index(end) for end in ends]
         self._ended = np.concatenate([self._ended, np.array(columns, dtype=np.int64)])
 
@@ -223,7 +223,7 @@ class History:
                 latest[name] = (trial.number, distribution)
 
 
-def _reports(curves: Sequence[Mapping[int, float]], steps: Sequence[int]) -> Array:
+def _tabulated(curves: Sequence[Mapping[int, float]], steps: Sequence[int]) -> Array:
     """What curves say at ``steps``: ``(n, s)``, NaN for nothing."""
     table = [[float(curve.get(step, math.nan)) for step in steps] for curve in curves]
     return np.array(table, dtype=float).reshape(len(curves), len(steps))

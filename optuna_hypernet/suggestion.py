@@ -84,7 +84,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
         outcomes,
         inputs.embed(running, running_active),
     )
-    best = np.argsort(outcomes.settled(), kind="stable")[:_N_INCUMBENTS]
+    best = np.argsort(outcomes.settled, kind="stable")[:_N_INCUMBENTS]
     region = trust_region(rows[usable], domain.climbing)
     return propose(
         ExpectedImprovement(inputs, belief, [each for each in (region, risk) if each is not None]),
@@ -102,7 +102,7 @@ def _start(
 
     Where trials have failed, it is the one that is most likely not to.
     """
-    rows = domain.untried(domain.project(points)[0], tried, _generator(request))
+    rows, _ = domain.untried(domain.project(points)[0], tried, _generator(request))
     if risk is None:
         return np.asarray(rows[0])
     return np.asarray(rows[risk.value(rows, domain.conditions.active(rows)).argmin()])

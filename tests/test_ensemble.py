@@ -10,6 +10,7 @@ from differences import Array
 from scipy.stats import spearmanr
 
 import optuna_hypernet.surrogate.ensemble as module
+from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate import warp
 from optuna_hypernet.surrogate.ensemble import Belief
 from optuna_hypernet.surrogate.ensemble import Ensemble
@@ -35,9 +36,14 @@ def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
     return embedding, smooth(embedding)
 
 
+def outcomes_of(values: Array, pruned: Mask) -> Outcomes:
+    """Of trials without reports."""
+    return Outcomes(values, pruned, np.empty((len(values), 0)), np.full(len(values), -1))
+
+
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Belief:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(COLUMNS, embedding, Outcomes.of(values, pruned), NOTHING)
+    return ensemble.condition(COLUMNS, embedding, outcomes_of(values, pruned), NOTHING)
 
 
 # When.
@@ -212,7 +218,7 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned = np.zeros(21, dtype=bool)
     pruned[worst] = True
     values[worst] = -100.0
-    outcomes = Outcomes.of(values, pruned)
+    outcomes = outcomes_of(values, pruned)
     posterior = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
 
     assert (posterior.fitted.argmin(1) != worst).all()
@@ -221,7 +227,7 @@ def test_pruned_trials_do_not_attract() -> None:
 def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
-    outcomes = Outcomes.of(values, np.zeros(12, dtype=bool))
+    outcomes = outcomes_of(values, np.zeros(12, dtype=bool))
     without = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
     beside = Ensemble().condition(COLUMNS, embedding, outcomes, pending).posterior
 

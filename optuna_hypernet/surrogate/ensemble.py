@@ -114,11 +114,11 @@ class Ensemble:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
         early = checkpoint(len(outcomes))
-        settled = outcomes[:early].settled()
+        settled = outcomes[:early].settled
         fitted = thinned(settled, _MOST_FITTED)
         members = self._fits(columns, embedding[:early][fitted], settled[fitted])
         counted = np.isfinite(outcomes.values) & ~outcomes.censored
-        values = outcomes.settled()
+        values = outcomes.settled
         kept = thinned(values, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)

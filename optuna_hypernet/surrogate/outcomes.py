@@ -9,6 +9,7 @@ which its report has among their reports: a map from quantiles to quantiles, for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,6 @@ class Outcomes:
     reports: Array
     ended: NDArray[np.int64]
 
-    @staticmethod
-    def of(values: Array, censored: Mask) -> Outcomes:
-        """Of trials without reports."""
-        return Outcomes(values, censored, np.empty((len(values), 0)), np.full(len(values), -1))
-
     def __len__(self) -> int:
         return len(self.values)
 
@@ -54,6 +50,7 @@ class Outcomes:
             self.values[which], self.censored[which], self.reports[which], self.ended[which]
         )
 
+    @cached_property
     def settled(self) -> Array:
         """Values ``(n,)`` that can be computed with: :func:`warp.settle` of :meth:`expected`."""
         return warp.settle(self.expected(), self.censored)
@@ -76,10 +73,10 @@ def _carried_on(early: Array, reports: Array, values: Array) -> Array:
 
     A report beyond theirs lies as far beyond the values, but by no more than these lie apart.
     """
-    reports, values = np.sort(reports), np.sort(values)
-    low, high = reports[0] / 2, reports[-1] / 2  # halves: their difference cannot overflow
-    beyond = np.clip((early / 2 - high) / max(high - low, np.finfo(float).tiny), 0.0, 1.0)
-    with np.errstate(over="ignore"):  # infinity will do
-        spread = values[-1] - values[0]
-    inside = np.interp(early, reports, values)
-    return np.where(beyond > 0, inside + beyond * min(spread, np.finfo(float).max), inside)
+    # Of quarters no difference or sum overflows; of quotients and the result infinity will do.
+    early, reports, values = early / 4, np.sort(reports) / 4, np.sort(values) / 4
+    with np.errstate(over="ignore"):
+        inside = np.clip(np.interp(early, reports, values), values[0], values[-1])
+        apart = max(reports[-1] - reports[0], np.finfo(float).tiny)
+        beyond = np.clip((early - reports[-1]) / apart, 0.0, 1.0)
+        return np.asarray(4 * (inside + beyond * (values[-1] - values[0])))
