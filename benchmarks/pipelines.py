@@ -1,8 +1,5 @@
 """Conditional search spaces: what exists depends on the kernel, solver, model or features."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optuna
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
@@ -15,6 +12,7 @@ from benchmarks import estimators
 from benchmarks.estimators import SCALERS
 from benchmarks.estimators import Space
 from benchmarks.problem import Params
+from benchmarks.problem import Prefixed
 
 
 MODELS = {
@@ -100,17 +98,6 @@ def build_features(params: Params) -> BaseEstimator:
         "best": lambda: [SelectPercentile(percentile=params["percentile"])],
     }
     return estimators.standardized(model, *before[params["features"]]())
-
-
-class Prefixed:
-    """A trial whose parameter names begin with the model that owns them."""
-
-    def __init__(self, trial: optuna.Trial, prefix: str) -> None:
-        self._trial, self._prefix = trial, prefix
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        suggest = getattr(self._trial, method)
-        return lambda name, *args, **kwargs: suggest(f"{self._prefix}_{name}", *args, **kwargs)
 
 
 KERNEL: Space = (suggest_kernel, build_kernel)

@@ -32,3 +32,14 @@ class Problem:
     evaluate: Callable[[Params, np.random.Generator], float]  # the generator is the only noise
     reference: Callable[[], Reference]
     score: Callable[[Params], float] | None = None  # noise-free value, where `evaluate` is noisy
+
+
+class Prefixed:
+    """A trial whose parameter names begin with the model that owns them."""
+
+    def __init__(self, trial: optuna.Trial, prefix: str) -> None:
+        self._trial, self._prefix = trial, prefix
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        suggest = getattr(self._trial, method)
+        return lambda name, *args, **kwargs: suggest(f"{self._prefix}_{name}", *args, **kwargs)

@@ -281,6 +281,31 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
         assert f"| `{name}` | {' | '.join([*cells, failed])} |" in log
 
 
+def test_the_log_has_what_the_archive_tells_of_conditional_tables() -> None:
+    comparison = told_by_the_archive("tables-conditional", "conditional.npz")
+    assert len(comparison.problem_of) == 56
+    log = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    for name, *regrets in report.regret_table(comparison)[1:-1]:
+        assert f"| `{name}` | {' | '.join(regrets[1:])} |" in log
+
+
+def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
+    problem = suites.problem("tables-conditional", "choice-03")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    rng = np.random.default_rng(0)
+    study.optimize(lambda trial: problem.evaluate(problem.suggest(trial), rng), n_trials=60)
+
+    tables = {trial.params["table"] for trial in study.trials}
+    assert len(tables) == 3
+    for trial in study.trials:
+        chosen = trial.params["table"]
+        assert all(name.startswith(f"{chosen}_") for name in trial.params.keys() - {"table"})
+    values = [trial.value for trial in study.trials if trial.value is not None]
+    reference = problem.reference()
+    assert min(values) >= reference.optimum == 0
+    assert np.median(values) == pytest.approx(reference.median, rel=0.3)
+
+
 @pytest.mark.parametrize(
     ("row", "suite", "archive", "problems", "pairs"),
     [
