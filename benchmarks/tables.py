@@ -153,28 +153,11 @@ def with_less_memory(name: str) -> Problem:
     )
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a table stands among others: its values are normalised, stretched and lifted."""
-
-    prefix: str  # of its parameters' names, and its name among the choices
-    table: Table
-    reference: Reference
-    lift: float
-    stretch: float
-
-    def suggest(self, trial: optuna.Trial) -> Params:
-        """The table's own parameters."""
-        return self.table.suggest(Prefixed(trial, self.prefix))
-
-    def value(self, params: Params) -> float:
-        """0 at its optimum and 1 at its median, stretched and lifted."""
-        return float(self.moved(np.array(self.table.mean(params))))
-
-    def moved(self, values: np.ndarray) -> np.ndarray:
-        """The same, of values of the table."""
-        best, median = self.reference.optimum, self.reference.median
-        return self.lift + self.stretch * (values - best) / (median - best)
+def moved(table: Table, lift: float, stretch: float) -> Table:
+    """Its mean values, 0 at the optimum and 1 at the median, then stretched and lifted."""
+    means, reference = np.nanmean(table.values, axis=-1), table.reference()
+    apart = (means - reference.optimum) / (reference.median - reference.optimum)
+    return replace(table, direction="minimize", values=(lift + stretch * apart)[..., None])
 
 
 def choice(number: int) -> Problem:
@@ -183,34 +166,21 @@ def choice(number: int) -> Problem:
     By how much each is lifted and stretched is drawn at random, so that the one with the best
     configuration need not be the one whose configurations are good in general.
     """
-    names = list(NAMES)
     rng = np.random.default_rng(number)
-    chosen = [names[i] for i in rng.choice(len(names), 3, replace=False)]
+    chosen = [list(NAMES)[i] for i in rng.choice(len(NAMES), 3, replace=False)]
     lifts = rng.uniform(0.0, 0.15, 3)
     stretches = np.exp(rng.uniform(np.log(0.3), np.log(1.2), 3))
-    tables = [read(*NAMES[name]) for name in chosen]
-    places = {
-        name: Place(name, table, table.reference(), lift, stretch)
-        for name, table, lift, stretch in zip(
-            chosen, tables, lifts - lifts.min(), stretches, strict=True
-        )
-    }
+    places = zip(chosen, lifts - lifts.min(), stretches, strict=True)
+    tables = {name: moved(read(*NAMES[name]), lift, stretch) for name, lift, stretch in places}
 
     def suggest(trial: optuna.Trial) -> Params:
         name = trial.suggest_categorical("table", chosen)
-        return {"table": name, **places[name].suggest(trial)}
-
-    def evaluate(params: Params, rng: np.random.Generator) -> float:
-        return places[params["table"]].value(params)
+        return {"table": name, **tables[name].suggest(Prefixed(trial, name))}
 
     def reference() -> Reference:
         """The lowest is 0; the median is of a random choice, then a random configuration."""
         share = np.linspace(0, 1, 1001)
-        means = [np.nanmean(place.table.values, axis=-1) for place in places.values()]
-        quantiles = [
-            place.moved(np.quantile(mean, share))
-            for mean, place in zip(means, places.values(), strict=True)
-        ]
+        quantiles = [np.quantile(table.values, share) for table in tables.values()]
         return Reference(0.0, float(np.median(quantiles)))
 
     return Problem(
@@ -219,7 +189,7 @@ def choice(number: int) -> Problem:
         "mean values over training seeds, normalised, then stretched and lifted at random.",
         direction="minimize",
         suggest=suggest,
-        evaluate=evaluate,
+        evaluate=lambda params, rng: tables[params["table"]].mean(params),
         reference=reference,
     )
 
