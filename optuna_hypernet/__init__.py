@@ -24,6 +24,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     acquisition    log expected improvement of the mixture of members
     trust          the region that a young study does not leave
     failure        the chance that a trial fails, learnt from those that did
+    branches       in a conditional space: which choice is searched, by Thompson sampling
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
     prediction     only with ``training=``: what it predicts, as one more column of the embedding

@@ -106,7 +106,7 @@ def propose(
     """
     rows = domain.grid(_SMALL_GRID)
     if rows is None:
-        screen = [uniform(domain, _N_SOBOL, rng), _perturbed(domain, incumbents, rng)]
+        screen = [uniform(domain, _N_SOBOL, rng), perturbed(domain, incumbents, rng)]
         rows = domain.project(np.concatenate(screen))[0]
     rows, known = domain.untried(rows, tried, rng)
     scores = acquisition.calibrate(rows, domain.conditions.active(rows))
@@ -132,7 +132,7 @@ def _sobol(d: int, n: int) -> Array:
     return np.asarray(qmc.Sobol(d, scramble=False).random(n))
 
 
-def _perturbed(domain: Domain, incumbents: Array, rng: np.random.Generator) -> Array:
+def perturbed(domain: Domain, incumbents: Array, rng: np.random.Generator) -> Array:
     """Copies of the best trials with one or a few parameters moved, at scales .003 to .3."""
     rows = incumbents[np.arange(_N_LOCAL) % len(incumbents)]
     move = rng.random(rows.shape) < max(1.5 / rows.shape[1], 0.2)

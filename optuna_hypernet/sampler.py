@@ -60,7 +60,9 @@ class HypernetSampler(BaseSampler):
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
-       Where trials have failed, it is that of a trial which may fail, too.
+       Where trials have failed, it is that of a trial which may fail, too. Where a choice decides
+       what else is asked for, from the 40th trial on it is raised within a branch that may hold
+       the lowest response, even if that branch began badly.
     5. In a discrete space no configuration is proposed twice until all were tried.
 
     Parameters whose range moves are searched in their latest range; conditional parameters are

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import qmc
 
 from optuna_hypernet.acquisition import ExpectedImprovement
+from optuna_hypernet.branches import Branch
+from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
@@ -84,15 +86,25 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
         outcomes,
         inputs.embed(running, running_active),
     )
-    best = np.argsort(outcomes.settled, kind="stable")[:_N_INCUMBENTS]
-    region = trust_region(rows[usable], domain.climbing)
+    seen = rows[usable], active[usable], outcomes.settled
+    branch = draw_branch(domain, inputs, belief, risk, seen, _generator(request))
+    penalties = [trust_region(rows[usable], domain.climbing), risk, branch]
     return propose(
-        ExpectedImprovement(inputs, belief, [each for each in (region, risk) if each is not None]),
+        ExpectedImprovement(inputs, belief, [each for each in penalties if each is not None]),
         domain,
-        incumbents=rows[usable][best],
+        incumbents=_incumbents(*seen, branch),
         tried=tried,
         rng=_generator(request),
     )
+
+
+def _incumbents(rows: Array, active: Mask, values: Array, branch: Branch | None) -> Array:
+    """The best trials ``(k, d)``, best first; those of the branch, if it has any."""
+    inside = np.ones(len(rows), dtype=bool) if branch is None else branch.holds(active)
+    if not inside.any():
+        inside[:] = True
+    rows = rows[inside]
+    return rows[np.argsort(values[inside], kind="stable")[:_N_INCUMBENTS]]
 
 
 def _start(

@@ -70,6 +70,19 @@ def test_prediction_equals_dense_solve(network: Hypernetwork) -> None:
     np.testing.assert_allclose(std, expected_std, rtol=1e-7)
 
 
+def test_joint_equals_dense_solve(network: Hypernetwork) -> None:
+    posterior = Posterior(network, EMBEDDING, VALUES)
+    means, _ = posterior.predict(ASKED)
+    for m in range(MEMBERS):
+        mean, joint = posterior.joint(m, ASKED)
+        trials = covariance(network, EMBEDDING, EMBEDDING)[m] + network.noise[m] * np.eye(N)
+        cross = covariance(network, ASKED, EMBEDDING)[m]
+        expected = covariance(network, ASKED, ASKED)[m] - cross @ np.linalg.solve(trials, cross.T)
+
+        np.testing.assert_allclose(mean, means[m], rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(joint, expected, rtol=1e-7, atol=1e-9)
+
+
 def test_many_rows_are_as_one_by_one(network: Hypernetwork) -> None:
     """Rows may be taken in pieces: the seams must not show."""
     posterior, many = Posterior(network, EMBEDDING, VALUES), rows(3000, 7)

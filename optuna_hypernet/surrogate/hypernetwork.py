@@ -85,7 +85,7 @@ class Hypernetwork:
 
     def __init__(self, theta: Array, columns: Columns) -> None:
         self.theta = theta
-        self._owner = columns.owner
+        self._columns = columns
         self.d = theta.shape[1] - N_SHARED
         self._gates = np.exp(theta[:, : self.d])[:, None, columns.owner]  # (M, 1, D)
         shared = np.exp(theta[:, self.d :]).T[:, :, None, None]  # (6, M, 1, 1)
@@ -94,6 +94,10 @@ class Hypernetwork:
         self._rise = _RISE / math.sqrt(self.d) * columns.ranged
         self._tilt = columns.tilt
         self.noise: Array = shared[5, :, 0, 0] + JITTER  # (M,)
+
+    def only(self, member: int) -> Hypernetwork:
+        """The prior of one member."""
+        return Hypernetwork(self.theta[member : member + 1], self._columns)
 
     def gate(self, embedding: Array) -> Array:
         """Gated embeddings ``(M, n, D)``."""
@@ -184,7 +188,7 @@ class Hypernetwork:
             at: What :meth:`covariance` returned for ``a`` and ``a``.
         """
         by_gate = 2 * np.einsum("mnd,mnd->md", self.pull(weight, at), at.a)
-        first = np.flatnonzero(np.diff(self._owner, prepend=-1))
+        first = np.flatnonzero(np.diff(self._columns.owner, prepend=-1))
         # By β, once through the numerator and twice, by symmetry, through the denominator.
         shrink = at.shrink_a * at.shrink_b - at.cosine * at.shrink_a**2
         slope = self._arcsine_slope(at) * shrink

@@ -104,6 +104,16 @@ class Posterior:
 
         return mean, std, pull
 
+    def joint(self, member: int, embedding: Array) -> tuple[Array, Array]:
+        """Mean ``(n,)`` and covariance ``(n, n)`` of one member's responses, without noise."""
+        network, trials = self._network.only(member), self._gated[member : member + 1]
+        gated = network.gate(embedding)
+        across = network.covariance(gated, trials).value[0]
+        white = across @ self._whiten[member].T
+        prior = network.covariance(gated, gated).value[0]
+        mean = across @ self._solution[member] + network.mean(embedding)
+        return np.asarray(mean), np.asarray(prior - white @ white.T)
+
     def _predict(self, embedding: Array) -> tuple[Array, Array, Array, Array, Covariance]:
         """Mean and variance ``(M, n)``, and what their gradients need."""
         gated = self._network.gate(embedding)

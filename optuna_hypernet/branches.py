@@ -1,0 +1,154 @@
+"""Branches of a conditional space: in which one the next trial lies.
+
+A branch is all that asks for the same parameters: a choice of model and that model's own ones,
+say. Expected improvement looks one trial ahead. Once a branch is well tuned, no single trial of
+another one is likely to beat it, however good that would be after some tuning of its own; so
+the study would stay where its first trials happened to be good. What a branch may come to is
+another question: how low its lowest response lies. So the branch is drawn by Thompson sampling
+(Thompson 1933): one response function is drawn from the posterior, and the branch that holds its
+lowest point is searched, by expected improvement as ever.
+
+Branches that share half of their parameters, as the kernels of a support vector machine do, need
+none of this: what is learnt of one holds for the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optuna_hypernet.descent import Domain
+from optuna_hypernet.descent import perturbed
+from optuna_hypernet.descent import uniform
+from optuna_hypernet.failure import Risk
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import Embedding
+from optuna_hypernet.space import Mask
+from optuna_hypernet.surrogate.ensemble import Belief
+from optuna_hypernet.surrogate.evidence import cholesky
+from optuna_hypernet.surrogate.hypernetwork import JITTER
+
+
+Seen = tuple[Array, Mask, Array]
+
+# With more branches than these, choices are like other parameters, and left to the acquisition.
+_MOST_BRANCHES = 12
+# Trials with a value before which a branch that began badly is not gone back to: the one that
+# began best is to be tuned first.
+_YOUNG = 40
+# For each parameter that only some branches ask for, and one more: after so many trials a branch
+# is known as well as the posterior says. As for the trust region.
+_TRIALS_EACH = 5
+_N_SCREEN = 512
+_N_POINTS = 288  # of all branches together, a third of them near the branch's best trials
+_N_BEST = 4
+_OUTSIDE = 1e4  # of log EI: more than what any two places differ by
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch; log EI has no place outside of it.
+
+    Attributes:
+        asked: ``(d,)`` the parameters that it asks for.
+    """
+
+    asked: Mask
+
+    def holds(self, active: Mask) -> Mask:
+        """Which rows ``(n,)`` of an active mask ``(n, d)`` lie in it."""
+        return np.asarray((active == self.asked).all(1))
+
+    def akin(self, asked: Mask) -> bool:
+        """Whether at least half of what it asks for is among ``asked (d,)``."""
+        return bool((self.asked & asked).sum() >= (self.asked & ~asked).sum())
+
+    def value(self, rows: Array, active: Mask) -> Array:
+        """What log EI loses at ``rows (n, d)``: ``(n,)``."""
+        return np.where(self.holds(active), 0.0, _OUTSIDE)
+
+    def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
+        """The same, and its gradient ``(n, d)``, which is zero."""
+        return self.value(rows, active), np.zeros_like(rows)
+
+
+def draw_branch(
+    domain: Domain,
+    inputs: Embedding,
+    belief: Belief,
+    risk: Risk | None,
+    trials: Seen,
+    rng: np.random.Generator,
+) -> Branch | None:
+    """The branch that is searched next; None if that is left to the acquisition.
+
+    Which it is where all branches are akin to that of the best trial, or there are too many of
+    them; where trials are too few to tell; and where all branches are about to fail.
+
+    Args:
+        domain: Where a suggestion may lie.
+        inputs: Embeds rows.
+        belief: What is believed of them.
+        risk: Of failing; a place counts with the chance that it does not.
+        trials: Of those with a value rows ``(n, d)``, what each asked for, and values ``(n,)``.
+        rng: Draws.
+
+    Raises:
+        numpy.linalg.LinAlgError: If a covariance is not positive definite.
+    """
+    _, active, values = trials
+    if active.all() or len(values) < _YOUNG:
+        return None
+    screen, asked = domain.project(uniform(domain, _N_SCREEN, rng))
+    branches = [Branch(mask) for mask in np.unique(asked, axis=0)]
+    best = active[values.argmin()]
+    if not 1 < len(branches) <= _MOST_BRANCHES or all(branch.akin(best) for branch in branches):
+        return None
+    size = _N_POINTS // len(branches)
+    pieces = []
+    for branch in branches:
+        near = _near_best(branch, domain, trials, rng)[: size // 3]
+        pieces.append(np.concatenate([near, screen[branch.holds(asked)]])[:size])
+    points = np.concatenate(pieces)
+    owner = np.repeat(np.arange(len(branches)), [len(piece) for piece in pieces])
+    asked = domain.conditions.active(points)
+    mean, deviation = _response(belief, inputs.embed(points, asked), rng)
+    drawn = mean + _doubt(branches, active)[owner] * deviation
+    if risk is not None:
+        fails = np.exp(-risk.value(points, asked)) < rng.random()
+        if fails.all():
+            return None
+        drawn = np.where(fails, np.inf, drawn)
+    return branches[int(owner[drawn.argmin()])]
+
+
+def _doubt(branches: list[Branch], active: Mask) -> Array:
+    """How many times further from its mean a response may lie than the posterior says, ``(b,)``.
+
+    Gates and warps are those of the branch that most trials are in, and make the others look too
+    certain: 2 without any trial, 1 where trials are enough.
+    """
+    shared = np.all([branch.asked for branch in branches], axis=0)
+    own = np.array([np.count_nonzero(branch.asked & ~shared) for branch in branches])
+    trials = np.array([np.count_nonzero(branch.holds(active)) for branch in branches])
+    return np.asarray(1 + np.maximum(1 - trials / (_TRIALS_EACH * (own + 1)), 0.0))
+
+
+def _near_best(branch: Branch, domain: Domain, trials: Seen, rng: np.random.Generator) -> Array:
+    """The best trials of a branch and rows around them, ``(n, d)``; none without a trial."""
+    rows, active, values = trials
+    inside = np.flatnonzero(branch.holds(active))
+    if not len(inside):
+        return rows[:0]
+    best = rows[inside[np.argsort(values[inside], kind="stable")[:_N_BEST]]]
+    near, asked = domain.project(np.concatenate([best, perturbed(domain, best, rng)]))
+    return near[branch.holds(asked)]
+
+
+def _response(belief: Belief, embedding: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A response drawn from a member drawn by weight: its mean ``(n,)``, and how far off it is."""
+    member = int(rng.choice(len(belief.log_weights), p=np.exp(belief.log_weights)))
+    mean, covariance = belief.posterior.joint(member, embedding)
+    factor = cholesky(covariance + JITTER * np.eye(len(mean)))
+    return mean, np.asarray(factor @ rng.standard_normal(len(mean)))
