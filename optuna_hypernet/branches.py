@@ -15,6 +15,7 @@ none of this: what is learnt of one holds for the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,6 @@ from optuna_hypernet.surrogate.ensemble import Belief
 from optuna_hypernet.surrogate.evidence import cholesky
 from optuna_hypernet.surrogate.hypernetwork import JITTER
 
-
-Seen = tuple[Array, Mask, Array]
 
 # With more branches than these, choices are like other parameters, and left to the acquisition.
 _MOST_BRANCHES = 12
@@ -73,12 +72,36 @@ class Branch:
         return self.value(rows, active), np.zeros_like(rows)
 
 
+class Seen(NamedTuple):
+    """``n`` trials with a value.
+
+    Attributes:
+        rows: ``(n, d)``.
+        active: ``(n, d)`` what each asked for.
+        values: ``(n,)``.
+    """
+
+    rows: Array
+    active: Mask
+    values: Array
+
+    def of(self, branch: Branch | None) -> Seen:
+        """Those of a branch; all of them without one, or if it has none."""
+        if branch is None or not (inside := branch.holds(self.active)).any():
+            return self
+        return Seen(self.rows[inside], self.active[inside], self.values[inside])
+
+    def best(self, most: int) -> Array:
+        """Rows ``(k, d)`` of at most so many, best first."""
+        return self.rows[np.argsort(self.values, kind="stable")[:most]]
+
+
 def draw_branch(
     domain: Domain,
     inputs: Embedding,
     belief: Belief,
     risk: Risk | None,
-    trials: Seen,
+    seen: Seen,
     rng: np.random.Generator,
 ) -> Branch | None:
     """The branch that is searched next; None if that is left to the acquisition.
@@ -91,32 +114,31 @@ def draw_branch(
         inputs: Embeds rows.
         belief: What is believed of them.
         risk: Of failing; a place counts with the chance that it does not.
-        trials: Of those with a value rows ``(n, d)``, what each asked for, and values ``(n,)``.
+        seen: The trials.
         rng: Draws.
 
     Raises:
         numpy.linalg.LinAlgError: If a covariance is not positive definite.
     """
-    _, active, values = trials
-    if active.all() or len(values) < _YOUNG:
+    if seen.active.all() or len(seen.values) < _YOUNG:
         return None
     screen, asked = domain.project(uniform(domain, _N_SCREEN, rng))
     branches = [Branch(mask) for mask in np.unique(asked, axis=0)]
-    best = active[values.argmin()]
+    best = seen.active[seen.values.argmin()]
     if not 1 < len(branches) <= _MOST_BRANCHES or all(branch.akin(best) for branch in branches):
         return None
     size = _N_POINTS // len(branches)
     pieces = []
     for branch in branches:
-        near = _near_best(branch, domain, trials, rng)[: size // 3]
+        near = _near_best(branch, domain, seen, rng)[: size // 3]
         pieces.append(np.concatenate([near, screen[branch.holds(asked)]])[:size])
-    points = np.concatenate(pieces)
     owner = np.repeat(np.arange(len(branches)), [len(piece) for piece in pieces])
-    asked = domain.conditions.active(points)
-    mean, deviation = _response(belief, inputs.embed(points, asked), rng)
-    drawn = mean + _doubt(branches, active)[owner] * deviation
+    points = np.concatenate(pieces)
+    active = domain.conditions.active(points)
+    mean, deviation = _response(belief, inputs.embed(points, active), rng)
+    drawn = mean + _doubt(branches, seen.active)[owner] * deviation
     if risk is not None:
-        fails = np.exp(-risk.value(points, asked)) < rng.random()
+        fails = np.exp(-risk.value(points, active)) < rng.random()
         if fails.all():
             return None
         drawn = np.where(fails, np.inf, drawn)
@@ -135,13 +157,11 @@ def _doubt(branches: list[Branch], active: Mask) -> Array:
     return np.asarray(1 + np.maximum(1 - trials / (_TRIALS_EACH * (own + 1)), 0.0))
 
 
-def _near_best(branch: Branch, domain: Domain, trials: Seen, rng: np.random.Generator) -> Array:
+def _near_best(branch: Branch, domain: Domain, seen: Seen, rng: np.random.Generator) -> Array:
     """The best trials of a branch and rows around them, ``(n, d)``; none without a trial."""
-    rows, active, values = trials
-    inside = np.flatnonzero(branch.holds(active))
-    if not len(inside):
-        return rows[:0]
-    best = rows[inside[np.argsort(values[inside], kind="stable")[:_N_BEST]]]
+    if not branch.holds(seen.active).any():
+        return seen.rows[:0]
+    best = seen.of(branch).best(_N_BEST)
     near, asked = domain.project(np.concatenate([best, perturbed(domain, best, rng)]))
     return near[branch.holds(asked)]
 

@@ -62,7 +62,8 @@ class HypernetSampler(BaseSampler):
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
        Where trials have failed, it is that of a trial which may fail, too. Where a choice decides
        what else is asked for, from the 40th trial on it is raised within a branch that may hold
-       the lowest response, even if that branch began badly.
+       the lowest response, even if that branch began badly; unless branches share at least half
+       of what they ask for.
     5. In a discrete space no configuration is proposed twice until all were tried.
 
     Parameters whose range moves are searched in their latest range; conditional parameters are

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from optuna_hypernet.acquisition import ExpectedImprovement
-from optuna_hypernet.branches import Branch
+from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
@@ -86,25 +86,17 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
         outcomes,
         inputs.embed(running, running_active),
     )
-    seen = rows[usable], active[usable], outcomes.settled
+    seen = Seen(rows[usable], active[usable], outcomes.settled)
+    # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
     branch = draw_branch(domain, inputs, belief, risk, seen, _generator(request))
-    penalties = [trust_region(rows[usable], domain.climbing), risk, branch]
+    penalties = [trust_region(seen.rows, domain.climbing), risk, branch]
     return propose(
         ExpectedImprovement(inputs, belief, [each for each in penalties if each is not None]),
         domain,
-        incumbents=_incumbents(*seen, branch),
+        incumbents=seen.of(branch).best(_N_INCUMBENTS),
         tried=tried,
         rng=_generator(request),
     )
-
-
-def _incumbents(rows: Array, active: Mask, values: Array, branch: Branch | None) -> Array:
-    """The best trials ``(k, d)``, best first; those of the branch, if it has any."""
-    inside = np.ones(len(rows), dtype=bool) if branch is None else branch.holds(active)
-    if not inside.any():
-        inside[:] = True
-    rows = rows[inside]
-    return rows[np.argsort(values[inside], kind="stable")[:_N_INCUMBENTS]]
 
 
 def _start(

@@ -13,6 +13,7 @@ from optuna.trial import Trial
 
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet.branches import Branch
+from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
@@ -69,7 +70,7 @@ def drawn(
     embedding = space.embed(rows[ok], active[ok])
     columns = Columns(space.owner, space.ranged, space.tilt)
     belief = Ensemble().condition(columns, embedding, outcomes, embedding[:0])
-    seen = rows[ok], active[ok], values[ok]
+    seen = Seen(rows[ok], active[ok], values[ok])
     found = [
         draw_branch(domain, space, belief, risk, seen, np.random.default_rng(seed))
         for seed in range(N_DRAWS)
@@ -89,6 +90,20 @@ def test_log_ei_has_no_place_outside() -> None:
     assert penalty[0] == penalty[2] == 0
     assert penalty[1] > 1e3
     assert not slope.any()
+
+
+def test_best_of_a_branch_come_first_and_of_all_where_it_has_none() -> None:
+    space = choice(["net", "svm", "forest"])
+    net, svm, forest = (Branch(owned(space, model)) for model in ["net", "svm", "forest"])
+    active = np.array([net.asked, svm.asked, net.asked, svm.asked])
+    seen = Seen(
+        np.arange(4.0)[:, None] + np.zeros(space.d), active, np.array([3.0, 0.0, 2.0, 1.0])
+    )
+
+    assert seen.of(net).best(8)[:, 0].tolist() == [2, 0]
+    assert seen.of(svm).best(1)[:, 0].tolist() == [1]
+    assert seen.of(forest) is seen.of(None) is seen
+    assert seen.best(3)[:, 0].tolist() == [1, 3, 2]
 
 
 @pytest.mark.parametrize(

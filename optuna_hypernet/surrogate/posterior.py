@@ -105,7 +105,10 @@ class Posterior:
         return mean, std, pull
 
     def joint(self, member: int, embedding: Array) -> tuple[Array, Array]:
-        """Mean ``(n,)`` and covariance ``(n, n)`` of one member's responses, without noise."""
+        """Mean ``(n,)`` and covariance ``(n, n)`` of the responses at ``embedding (n, D)``.
+
+        Of one member, without noise.
+        """
         network, trials = self._network.only(member), self._gated[member : member + 1]
         gated = network.gate(embedding)
         across = network.covariance(gated, trials).value[0]
