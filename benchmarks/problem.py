@@ -32,6 +32,7 @@ class Problem:
     evaluate: Callable[[Params, np.random.Generator], float]  # the generator is the only noise
     reference: Callable[[], Reference]
     score: Callable[[Params], float] | None = None  # noise-free value, where `evaluate` is noisy
+    constraints: Callable[[Params], dict[str, float]] | None = None  # violated where above 0
 
 
 class Prefixed:

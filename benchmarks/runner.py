@@ -45,6 +45,9 @@ def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> 
         params = problem.suggest(trial)
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 6))
         value = problem.evaluate(params, rng)
+        if problem.constraints is not None:
+            for name, held in problem.constraints(params).items():
+                trial.set_constraint(name, held)
         if problem.score is not None:
             trial.set_user_attr("score", problem.score(params))
     except Exception as error:

@@ -32,11 +32,12 @@ FIELDS = "values", "seconds", "failed"
 def incumbents(trials: Sequence[FrozenTrial], direction: Direction) -> np.ndarray:  # (T,)
     """What the incumbent is worth after each trial; NaN until a first evaluation succeeds.
 
-    The incumbent is the trial with the best value seen so far. Where the objective is noisy it is
-    judged by its `score`, the noise-free value, so a lucky draw earns nothing.
+    The incumbent is the trial with the best value seen so far, among those that violate no
+    constraint. Where the objective is noisy it is judged by its `score`, the noise-free value, so
+    a lucky draw earns nothing.
     """
     sign = 1.0 if direction == "minimize" else -1.0
-    seen = np.array([np.inf if t.value is None else sign * t.value for t in trials])
+    seen = np.array([sign * t.value if counts(t) else np.inf for t in trials])
     scores = np.array(
         [np.nan if t.value is None else t.user_attrs.get("score", t.value) for t in trials]
     )
@@ -44,6 +45,11 @@ def incumbents(trials: Sequence[FrozenTrial], direction: Direction) -> np.ndarra
     improves = seen < before
     incumbent = np.maximum.accumulate(np.where(improves, np.arange(len(seen)), 0))
     return np.where(np.logical_or.accumulate(improves), scores[incumbent], np.nan)
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether it has a value, and violates no constraint."""
+    return trial.value is not None and all(held <= 0 for held in trial.constraints.values())
 
 
 def seconds(trials: Sequence[FrozenTrial]) -> np.ndarray:  # (T,)

@@ -16,6 +16,7 @@ SUITES: dict[str, Suite] = {
     "tables": {**tables.MEAN_VALUED},
     "tables-noisy": {**tables.NOISY},
     "tables-failing": {**tables.FAILING},
+    "tables-constrained": {**tables.CONSTRAINED},
     "tables-conditional": {**tables.CONDITIONAL},
     "trainings": {**trainings.SUITE},
     "held-out": {**trainings.HELD_OUT_SUITE},

@@ -131,25 +131,40 @@ def problem(name: str, noisy: bool) -> Problem:
     )
 
 
-def with_less_memory(name: str) -> Problem:
-    """The problem `name`, but configurations that need more memory than the median one fail."""
+def needed(name: str) -> np.ndarray:
+    """What the memory of every configuration of a table grows with, of the table's shape."""
     family, dataset = NAMES[name]
-    whole, table = problem(name, noisy=False), read(family, dataset)
+    table = read(family, dataset)
     cells = (dict(zip(table.grids, cell, strict=True)) for cell in product(*table.grids.values()))
-    needed = np.array([MEMORY[family](cell) for cell in cells]).reshape(table.values.shape[:-1])
-    limit = np.median(needed)
+    memory = [MEMORY[family](cell) for cell in cells]
+    return np.array(memory).reshape(table.values.shape[:-1])
+
+
+def with_less_memory(name: str, fails: bool) -> Problem:
+    """The problem `name`, with less memory than half of the configurations need.
+
+    Those fail, or violate a constraint.
+    """
+    whole, table = problem(name, noisy=False), read(*NAMES[name])
+    memory = needed(name)
+    limit = np.median(memory)
+
+    def beyond(params: Params) -> float:
+        return float(memory[table.index(params)] - limit)
 
     def evaluate(params: Params, rng: np.random.Generator) -> float:
-        if needed[table.index(params)] > limit:
+        if fails and beyond(params) > 0:
             raise MemoryError
         return table.mean(params)
 
     return replace(
         whole,
-        name=f"{name}-memory",
-        about=f"{whole.about} Configurations that need more memory than the median one fail.",
+        name=f"{name}-memory" if fails else f"{name}-limit",
+        about=f"{whole.about} Configurations that need more memory than the median one "
+        f"{'fail' if fails else 'violate a constraint'}.",
         evaluate=evaluate,
-        reference=replace(table, values=table.values[needed <= limit]).reference,
+        reference=replace(table, values=table.values[memory <= limit]).reference,
+        constraints=None if fails else lambda params: {"memory": beyond(params)},
     )
 
 
@@ -196,5 +211,6 @@ def choice(number: int) -> Problem:
 
 MEAN_VALUED = {name: partial(problem, name, noisy=False) for name in NAMES}
 NOISY = {name: partial(problem, name, noisy=True) for name in NAMES}
-FAILING = {f"{name}-memory": partial(with_less_memory, name) for name in NAMES}
+FAILING = {f"{name}-memory": partial(with_less_memory, name, fails=True) for name in NAMES}
+CONSTRAINED = {f"{name}-limit": partial(with_less_memory, name, fails=False) for name in NAMES}
 CONDITIONAL = {f"choice-{number:02d}": partial(choice, number) for number in range(14)}

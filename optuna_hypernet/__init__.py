@@ -23,7 +23,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
       posterior      the prior conditioned on trials
     acquisition    log expected improvement of the mixture of members
     trust          the region that a young study does not leave
-    failure        the chance that a trial fails, learnt from those that did
+    risk           the chance that a trial fails or violates a constraint, learnt likewise
     branches       in a conditional space: which choice is searched, by Thompson sampling
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion

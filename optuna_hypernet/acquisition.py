@@ -63,7 +63,7 @@ def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
 
 
 class Penalty(Protocol):
-    """What log EI loses: by a ``TrustRegion``, a ``Risk`` of failing, outside of a ``Branch``."""
+    """What log EI loses: outside of a ``TrustRegion`` or ``Branch``, and by a ``Risk``."""
 
     def value(self, rows: Array, active: Mask) -> Array:
         """How much ``(n,)`` at ``rows (n, d)``."""

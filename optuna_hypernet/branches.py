@@ -22,13 +22,14 @@ import numpy as np
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import perturbed
 from optuna_hypernet.descent import uniform
-from optuna_hypernet.failure import Risk
+from optuna_hypernet.risk import Risk
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate.ensemble import Belief
 from optuna_hypernet.surrogate.evidence import cholesky
 from optuna_hypernet.surrogate.hypernetwork import JITTER
+from optuna_hypernet.surrogate.outcomes import Places
 
 
 # With more branches than these, choices are like other parameters, and left to the acquisition.
@@ -78,22 +79,22 @@ class Seen(NamedTuple):
     Attributes:
         rows: ``(n, d)``.
         active: ``(n, d)`` what each asked for.
-        values: ``(n,)``.
+        places: ``(n,)`` of each among them, 0 for the best.
     """
 
     rows: Array
     active: Mask
-    values: Array
+    places: Places
 
     def of(self, branch: Branch | None) -> Seen:
         """Those of a branch; all of them without one, or if it has none."""
         if branch is None or not (inside := branch.holds(self.active)).any():
             return self
-        return Seen(self.rows[inside], self.active[inside], self.values[inside])
+        return Seen(self.rows[inside], self.active[inside], self.places[inside])
 
     def best(self, most: int) -> Array:
         """Rows ``(k, d)`` of at most so many, best first."""
-        return self.rows[np.argsort(self.values, kind="stable")[:most]]
+        return self.rows[np.argsort(self.places)[:most]]
 
 
 def draw_branch(
@@ -120,11 +121,11 @@ def draw_branch(
     Raises:
         numpy.linalg.LinAlgError: If a covariance is not positive definite.
     """
-    if seen.active.all() or len(seen.values) < _YOUNG:
+    if seen.active.all() or len(seen.places) < _YOUNG:
         return None
     screen, asked = domain.project(uniform(domain, _N_SCREEN, rng))
     branches = [Branch(mask) for mask in np.unique(asked, axis=0)]
-    best = seen.active[seen.values.argmin()]
+    best = seen.active[seen.places.argmin()]
     if not 1 < len(branches) <= _MOST_BRANCHES or all(branch.akin(best) for branch in branches):
         return None
     size = _N_POINTS // len(branches)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,6 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from scipy.stats import rankdata
 
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
@@ -26,6 +27,8 @@ from optuna_hypernet.surrogate.outcomes import Outcomes
 if TYPE_CHECKING:
     from optuna.study import Study
 
+
+Key = TypeVar("Key", int, str)
 
 # A running trial is taken for abandoned once more that began later are finished than so many, plus
 # so many times the most that any trial so far had before it came to its end itself.
@@ -42,10 +45,10 @@ class Trials:
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
         values: ``(n,)``, smaller is better: NaN for a failed trial, the last report of a pruned
-            one, infinity for one that was pruned without. Infinities are kept. Where constraints
-            are violated: beyond all finite ones that are feasible, and in the order of violation.
+            one, infinity for one that was pruned without. Infinities are kept.
         pruned: ``(n,)``.
-        infeasible: ``(n,)`` where a constraint is violated.
+        constraints: ``(n, c)`` of each of ``c`` constraints; one is violated where it is above 0,
+            and NaN where a trial says nothing of it.
         reports: ``(n, s)`` what they reported, smaller is better, at the steps after which trials
             were pruned; NaN for nothing.
         ended: ``(n,)`` the column of the step after which a trial was pruned, -1 for none.
@@ -59,7 +62,7 @@ class Trials:
     finished: Array
     values: Array
     pruned: Mask
-    infeasible: Mask
+    constraints: Array
     reports: Array
     ended: NDArray[np.int64]
     pending: Array
@@ -68,9 +71,8 @@ class Trials:
     @property
     def outcomes(self) -> Outcomes:
         """What came of them, failed ones included."""
-        # By how much a constraint is violated is all that counts where one is.
-        ended = np.where(self.infeasible, -1, self.ended)
-        return Outcomes(self.values, self.pruned | self.infeasible, self.reports, ended)
+        violation = np.maximum(np.nan_to_num(self.constraints, posinf=math.inf), 0.0).sum(1)
+        return Outcomes(self.values, self.pruned, violation, self.reports, self.ended)
 
     def columns(self, names: Sequence[str], table: Array) -> Array:
         """Columns ``names`` of ``finished`` or ``pending``; NaN for a name never seen."""
@@ -130,9 +132,9 @@ class History:
             names=list(self._names),
             searched=[name for name in self._names if self._is_searched(name)],
             finished=self._finished,
-            values=_penalised(values, self._violation),
+            values=values,
             pruned=self._pruned,
-            infeasible=self._violation > 0,
+            constraints=self._constraints,
             reports=sign * self._reports,
             ended=self._ended,
             pending=pending[known],
@@ -151,7 +153,9 @@ class History:
         self._finished = np.empty((0, 0))
         self._values = np.empty(0)
         self._pruned = np.empty(0, dtype=bool)
-        self._violation = np.empty(0)
+        self._kept: list[Mapping[str, float]] = []  # what trials said of constraints
+        self._bounded: list[str] = []  # names of these
+        self._constraints = np.empty((0, 0))
         self._curves: list[Mapping[int, float]] = []
         self._steps: list[int] = []  # after which trials were pruned
         self._reports = np.empty((0, 0))
@@ -188,9 +192,16 @@ class History:
         self._values = np.concatenate([self._values, [_value(trial) for trial in new]])
         states = [trial.state == TrialState.PRUNED for trial in new]
         self._pruned = np.concatenate([self._pruned, np.array(states, dtype=bool)])
-        violation = [_violation(trial) for trial in new]
-        self._violation = np.concatenate([self._violation, violation])
+        self._note_constraints(new)
         self._note_reports(new)
+
+    def _note_constraints(self, new: Sequence[FrozenTrial]) -> None:
+        kept = [_constraints(trial) for trial in new]
+        names = [name for name in dict.fromkeys(chain(*kept)) if name not in self._bounded]
+        before = np.hstack([self._constraints, _tabulated(self._kept, names)])
+        self._bounded += names
+        self._kept += kept
+        self._constraints = np.vstack([before, _tabulated(kept, self._bounded)])
 
     def _note_reports(self, new: Sequence[FrozenTrial]) -> None:
         ends = [trial.last_step if trial.state == TrialState.PRUNED else None for trial in new]
@@ -223,10 +234,10 @@ class History:
                 latest[name] = (trial.number, distribution)
 
 
-def _tabulated(curves: Sequence[Mapping[int, float]], steps: Sequence[int]) -> Array:
-    """What curves say at ``steps``: ``(n, s)``, NaN for nothing."""
-    table = [[float(curve.get(step, math.nan)) for step in steps] for curve in curves]
-    return np.array(table, dtype=float).reshape(len(curves), len(steps))
+def _tabulated(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
+    """What trials said of ``keys``, steps or names: ``(n, k)``, NaN for nothing."""
+    table = [[float(each.get(key, math.nan)) for key in keys] for each in said]
+    return np.array(table, dtype=float).reshape(len(said), len(keys))
 
 
 def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
@@ -254,33 +265,10 @@ def _value(trial: FrozenTrial) -> float:
     return math.nan
 
 
-def _violation(trial: FrozenTrial) -> float:
-    """By how much its constraints are violated, in all; 0 if it is feasible.
-
-    They are those of ``trial.set_constraint``, and of any sampler's ``constraints_func``.
-    """
+def _constraints(trial: FrozenTrial) -> dict[str, float]:
+    """Those of ``trial.set_constraint``, and of any sampler's ``constraints_func``, by name."""
     attributes = trial.system_attrs
-    constraints = [
-        *(attributes.get("constraints") or ()),
-        *(value for name, value in attributes.items() if name.startswith("constraints:")),
-    ]
-    return float(sum(max(value, 0.0) for value in constraints))
-
-
-def _penalised(values: Array, violation: Array) -> Array:
-    """Values ``(n,)``, smaller is better, of which those of infeasible trials are replaced.
-
-    Any infeasible trial is worse than any feasible one, and of two the one that violates more
-    (Deb 2000, "An efficient constraint handling method for genetic algorithms", section 3). By
-    how much worse follows the ranks: constraints have units of their own.
-    """
-    infeasible = (violation > 0) & ~np.isnan(values)
-    if not infeasible.any():
-        return values
-    feasible = values[~infeasible & np.isfinite(values)]
-    low, high = (feasible.min(), feasible.max()) if len(feasible) else (0.0, 0.0)
-    ranks = rankdata(violation[infeasible]) / np.count_nonzero(infeasible)
-    values = values.copy()
-    with np.errstate(over="ignore"):  # infinity will do
-        values[infeasible] = high + ((high - low) or max(abs(high), 1.0)) * ranks
-    return values
+    listed = {str(k): value for k, value in enumerate(attributes.get("constraints") or ())}
+    prefix = "constraints:"
+    named = [name for name in attributes if name.startswith(prefix)]
+    return {**listed, **{name.removeprefix(prefix): attributes[name] for name in named}}

@@ -21,12 +21,12 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_hypernet.failure import Failures
 from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import SCALE
 from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import Training
+from optuna_hypernet.risk import Risks
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.suggestion import Request
@@ -60,7 +60,8 @@ class HypernetSampler(BaseSampler):
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
-       Where trials have failed, it is that of a trial which may fail, too. Where a choice decides
+       Where trials have failed or violated a constraint, it is that of a trial which may, too, and
+       while none violates none, what is raised is the chance of that. Where a choice decides
        what else is asked for, from the 40th trial on it is raised within a branch that may hold
        the lowest response, even if that branch began badly; unless branches share at least half
        of what they ask for.
@@ -69,9 +70,10 @@ class HypernetSampler(BaseSampler):
     Parameters whose range moves are searched in their latest range; conditional parameters are
     searched together with those on which they depend. Pruned trials count as no better than the
     median of the complete ones; without a report, as worse than all. Of failed trials it is learnt
-    where others would fail; what they would have returned stays unknown. A trial that violates a
-    constraint counts as worse than all that violate none, and by how much orders those that do. A
-    running trial that many others have overtaken is taken for abandoned.
+    where others would fail; what they would have returned stays unknown. Of constraints
+    (``trial.set_constraint``) it is learnt where they hold; the values of trials that violate them
+    still say what to expect elsewhere. A running trial that many others have overtaken is taken
+    for abandoned.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
@@ -231,7 +233,7 @@ class HypernetSampler(BaseSampler):
             "_history",
             "_asked",
             "_ensemble",
-            "_failures",
+            "_risks",
             "_predicted",
             "_told",
         ):
@@ -248,7 +250,7 @@ class HypernetSampler(BaseSampler):
         self._history = History()
         self._asked: dict[str, BaseDistribution] = {}
         self._ensemble = Ensemble()
-        self._failures = Failures()
+        self._risks = Risks()
         self._predicted: tuple[int, Prediction] | None = None
         self._told: set[str] = set()
 
@@ -289,7 +291,7 @@ class HypernetSampler(BaseSampler):
     def _suggest(self, request: Request, trials: Trials) -> Array:
         with one_blas_thread(), np.errstate(all="ignore"):
             try:
-                return suggest(request, trials, self._ensemble, self._failures)
+                return suggest(request, trials, self._ensemble, self._risks)
             except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
                 self._tell_once(
                     "numerical trouble",

@@ -13,11 +13,11 @@ from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
-from optuna_hypernet.failure import Failures
-from optuna_hypernet.failure import Risk
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction
+from optuna_hypernet.risk import Risk
+from optuna_hypernet.risk import Risks
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
@@ -52,7 +52,7 @@ class Request:
     prediction: Prediction | None = None
 
 
-def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Failures) -> Array:
+def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) -> Array:
     """The row ``(d,)`` to be evaluated next.
 
     Raises:
@@ -76,17 +76,21 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, failures: Fail
         been = inputs.settled(tried, np.concatenate([active[asked], running_active])).any()
         if not been and not trials.unknown:  # an unknown one may be there now
             return _start(request, domain, tried, inputs.settle(_sequence(request)))
-    risk = failures.condition(inputs, rows[asked], active[asked], np.isnan(trials.values[asked]))
+    embedding = inputs.embed(rows[asked], active[asked])
+    pending = inputs.embed(running, running_active)
+    failed, constraints = np.isnan(trials.values[asked]), trials.constraints[asked]
+    risk = risks.condition(inputs, embedding, failed, constraints, pending)
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request), risk)
     outcomes = trials.outcomes[usable]
     belief = ensemble.condition(
         Columns(inputs.owner, inputs.ranged, inputs.tilt),
-        inputs.embed(rows[usable], active[usable]),
+        embedding[usable[asked]],
         outcomes,
-        inputs.embed(running, running_active),
+        pending,
+        np.ones(len(pending), dtype=bool) if risk is None else risk.passes(pending),
     )
-    seen = Seen(rows[usable], active[usable], outcomes.settled)
+    seen = Seen(rows[usable], active[usable], outcomes.places)
     # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
     branch = draw_branch(domain, inputs, belief, risk, seen, _generator(request))
     penalties = [trust_region(seen.rows, domain.climbing), risk, branch]

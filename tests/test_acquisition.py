@@ -138,7 +138,7 @@ def belief() -> Belief:
         embedding,
         rng.normal(size=(2, 12)),
     )
-    return Belief(posterior, np.log([0.7, 0.3]), posterior.best)
+    return Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1))
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_value_equals_plain_sum_over_members() -> None:
     gain = log_expected_improvement(mean, std, posterior.fitted.min(1)[:, None])[0]
     expected = np.log(0.7 * np.exp(gain[0]) + 0.3 * np.exp(gain[1]))
 
-    belief = Belief(posterior, np.log([0.7, 0.3]), posterior.best)
+    belief = Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1))
     got = ExpectedImprovement(SPACE, belief).value(asked, active[:5])
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 

@@ -281,8 +281,9 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
         assert f"| `{name}` | {' | '.join([*cells, failed])} |" in log
 
 
-def test_the_log_has_what_the_archive_tells_of_conditional_tables() -> None:
-    comparison = told_by_the_archive("tables-conditional", "conditional.npz")
+@pytest.mark.parametrize("kind", ["conditional", "constrained"])
+def test_the_log_has_what_the_archive_tells_of_other_tables(kind: str) -> None:
+    comparison = told_by_the_archive(f"tables-{kind}", f"{kind}.npz")
     assert len(comparison.problem_of) == 140
     log = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     for name, *regrets in report.regret_table(comparison)[1:-1]:
@@ -322,6 +323,7 @@ def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
             170,
         ),
         ("mixed-integer functions in 5-D", "mixint", "functions.npz", "*-5d-*", 240),
+        ("functions in 10-D", "functions", "functions-10d.npz", "*", 120),
     ],
 )
 def test_readme_has_the_ratios_that_the_archives_tell(
@@ -509,6 +511,32 @@ def test_wide_networks_of_a_failing_table_fail_and_others_are_as_they_were(name:
     assert 0.4 < np.mean(fitting) < 0.7
     largest = max(size for size, fits in zip(needed, fitting, strict=True) if fits)
     assert largest < min(size for size, fits in zip(needed, fitting, strict=True) if not fits)
+
+
+@pytest.mark.parametrize("name", ["hpobench-kc1", "hpolib-protein-structure"])
+def test_wide_networks_of_a_constrained_table_violate_what_those_of_a_failing_one_fail(
+    name: str, tmp_path: Path
+) -> None:
+    """And earn nothing."""
+    storage = f"sqlite:///{tmp_path / 'a'}.db"
+    runner.run_study(Task(storage, "tables-constrained", f"{name}-limit", "random", 0, 60))
+    (study,) = stored(storage)
+    whole = suites.problem("tables", name)
+    failing = suites.problem("tables-failing", f"{name}-memory")
+    worth = [evaluated(failing, trial.params, 0) for trial in study.trials]
+
+    assert [trial.value for trial in study.trials] == [
+        evaluated(whole, trial.params, 0) for trial in study.trials
+    ]
+    assert [trial.constraints["memory"] <= 0 for trial in study.trials] == [
+        value is not None for value in worth
+    ]
+    assert 15 < worth.count(None) < 45
+    sign = 1 if whole.direction == "minimize" else -1
+    values = np.array([np.inf if value is None else sign * value for value in worth])
+    best = np.minimum.accumulate(values)
+    found = runs.incumbents(study.trials, whole.direction)
+    np.testing.assert_array_equal(found, np.where(np.isfinite(best), sign * best, np.nan))
 
 
 def test_holm_is_the_step_down_rule() -> None:

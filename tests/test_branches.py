@@ -17,7 +17,7 @@ from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
 from optuna_hypernet.descent import Domain
-from optuna_hypernet.failure import Failures
+from optuna_hypernet.risk import Risks
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
@@ -64,13 +64,14 @@ def drawn(
     if fixed:
         row[at] = space.centres(at, np.array([models.index(fixed)]))[0]
     domain = Domain(space, Conditions(space, rows, active, ok), row)
-    risk = Failures().condition(space, rows, active, ~ok)
-    n = int(ok.sum())
-    outcomes = Outcomes(values[ok], np.zeros(n, dtype=bool), np.empty((n, 0)), np.full(n, -1))
-    embedding = space.embed(rows[ok], active[ok])
+    nothing, none = np.empty((len(ok), 0)), np.zeros(len(ok), dtype=bool)
+    embedding = space.embed(rows, active)
+    risk = Risks().condition(space, embedding, ~ok, nothing, embedding[:0])
+    whole = Outcomes(values, none, np.zeros(len(ok)), nothing, np.full(len(ok), -1))
+    outcomes = whole[ok]
     columns = Columns(space.owner, space.ranged, space.tilt)
-    belief = Ensemble().condition(columns, embedding, outcomes, embedding[:0])
-    seen = Seen(rows[ok], active[ok], values[ok])
+    belief = Ensemble().condition(columns, embedding[ok], outcomes, embedding[:0], none[:0])
+    seen = Seen(rows[ok], active[ok], outcomes.places)
     found = [
         draw_branch(domain, space, belief, risk, seen, np.random.default_rng(seed))
         for seed in range(N_DRAWS)
@@ -96,9 +97,7 @@ def test_best_of_a_branch_come_first_and_of_all_where_it_has_none() -> None:
     space = choice(["net", "svm", "forest"])
     net, svm, forest = (Branch(owned(space, model)) for model in ["net", "svm", "forest"])
     active = np.array([net.asked, svm.asked, net.asked, svm.asked])
-    seen = Seen(
-        np.arange(4.0)[:, None] + np.zeros(space.d), active, np.array([3.0, 0.0, 2.0, 1.0])
-    )
+    seen = Seen(np.arange(4.0)[:, None] + np.zeros(space.d), active, np.array([3, 0, 2, 1]))
 
     assert seen.of(net).best(8)[:, 0].tolist() == [2, 0]
     assert seen.of(svm).best(1)[:, 0].tolist() == [1]

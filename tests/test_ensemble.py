@@ -10,6 +10,7 @@ from differences import Array
 from scipy.stats import spearmanr
 
 import optuna_hypernet.surrogate.ensemble as module
+from optuna_hypernet.acquisition import log_expected_improvement
 from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate import warp
 from optuna_hypernet.surrogate.ensemble import Belief
@@ -24,7 +25,7 @@ from optuna_hypernet.surrogate.outcomes import Outcomes
 
 OWNER = np.arange(3)
 COLUMNS = Columns(OWNER, np.ones(3, dtype=bool), np.zeros(len(OWNER)))
-NOTHING = np.empty((0, 3))
+NOTHING, NONE = np.empty((0, 3)), np.empty(0, dtype=bool)
 
 
 def smooth(embedding: Array) -> Array:
@@ -36,14 +37,16 @@ def trials(n: int, seed: int = 0) -> tuple[Array, Array]:
     return embedding, smooth(embedding)
 
 
-def outcomes_of(values: Array, pruned: Mask) -> Outcomes:
+def outcomes_of(values: Array, pruned: Mask, violation: Array | None = None) -> Outcomes:
     """Of trials without reports."""
-    return Outcomes(values, pruned, np.empty((len(values), 0)), np.full(len(values), -1))
+    n = len(values)
+    violation = np.zeros(n) if violation is None else violation
+    return Outcomes(values, pruned, violation, np.empty((n, 0)), np.full(n, -1))
 
 
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Belief:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(COLUMNS, embedding, outcomes_of(values, pruned), NOTHING)
+    return ensemble.condition(COLUMNS, embedding, outcomes_of(values, pruned), NOTHING, NONE)
 
 
 # When.
@@ -206,9 +209,9 @@ def test_what_ties_is_not_improved_upon_by_less_than_a_step() -> None:
     broken = errors + 1e-6 * np.random.default_rng(0).random(25)
 
     for_sure = conditioned(Ensemble(), embedding, errors)
-    assert (for_sure.target < for_sure.posterior.best - 0.01).all()
+    assert (for_sure.target < for_sure.posterior.fitted.min(1) - 0.01).all()
     by_little = conditioned(Ensemble(), embedding, broken)
-    np.testing.assert_array_equal(by_little.target, by_little.posterior.best)
+    np.testing.assert_array_equal(by_little.target, by_little.posterior.fitted.min(1))
 
 
 def test_pruned_trials_do_not_attract() -> None:
@@ -219,7 +222,7 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned[worst] = True
     values[worst] = -100.0
     outcomes = outcomes_of(values, pruned)
-    posterior = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
+    posterior = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE).posterior
 
     assert (posterior.fitted.argmin(1) != worst).all()
 
@@ -228,7 +231,52 @@ def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
     outcomes = outcomes_of(values, np.zeros(12, dtype=bool))
-    without = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING).posterior
-    beside = Ensemble().condition(COLUMNS, embedding, outcomes, pending).posterior
+    without = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE).posterior
+    beside = (
+        Ensemble().condition(COLUMNS, embedding, outcomes, pending, np.ones(2, bool)).posterior
+    )
 
     assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()
+
+
+def test_what_is_to_be_improved_upon_is_feasible() -> None:
+    """The best feasible trial, or what a running one that may be feasible is expected to be."""
+    embedding, values = trials(30)
+    best = int(values.argmin())
+    values[best] -= 0.3
+    violation = np.zeros(30)
+    violation[best] = 1.0
+    outcomes = outcomes_of(values, np.zeros(30, dtype=bool), violation)
+
+    def target(pending: Array, likely: bool) -> tuple[Array, Belief]:
+        mask = np.full(len(pending), likely)
+        belief = Ensemble().condition(COLUMNS, embedding, outcomes, pending, mask)
+        return belief.target, belief
+
+    alone, belief = target(NOTHING, likely=True)
+    np.testing.assert_array_equal(alone, belief.posterior.fitted[:, violation == 0].min(1))
+    assert (alone > belief.posterior.fitted.min(1) + 0.1).sum() >= 3
+    there = embedding[best : best + 1] + 0.01
+    np.testing.assert_array_equal(target(there, likely=False)[0], alone)
+    expected = belief.posterior.predict(there)[0][:, 0]
+    np.testing.assert_allclose(target(there, likely=True)[0], np.minimum(alone, expected))
+
+
+def test_until_a_trial_is_feasible_any_place_is_as_much_of_an_improvement() -> None:
+    embedding, values = trials(12)
+    outcomes = outcomes_of(values, np.zeros(12, dtype=bool), np.arange(1.0, 13.0))
+    belief = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE)
+    mean, std = belief.posterior.predict(trials(200, 1)[0])
+    log_gain = log_expected_improvement(mean, std, belief.target[:, None])[0]
+
+    assert np.ptp(log_gain, axis=1).max() < 0.01
+
+
+def test_of_many_trials_feasible_ones_are_kept() -> None:
+    embedding, values = trials(600)
+    violation = np.where(embedding[:, 0] > -0.9, 1.0 + embedding[:, 0], 0.0)
+    outcomes = outcomes_of(values, np.zeros(600, dtype=bool), violation)
+    target = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE).target
+
+    assert 20 < (violation == 0).sum() < 60
+    assert np.isfinite(target).all()

@@ -105,24 +105,6 @@ def test_reports_are_those_at_steps_where_trials_were_pruned(direction: str) -> 
     assert_same(trials, History().read(study, NOBODY))
 
 
-def test_of_a_pruned_trial_that_violates_a_constraint_that_is_what_counts() -> None:
-    study = optuna.create_study()
-    for k in range(3):
-        told(study, 0.1, float(k), intermediate_values={0: 10.0 + k})
-    told(study, 0.2, state=TrialState.PRUNED, intermediate_values={0: 10.0})
-    told(
-        study,
-        0.3,
-        state=TrialState.PRUNED,
-        intermediate_values={0: 10.0},
-        system_attrs={"constraints": [1.0]},
-    )
-    expected = History().read(study, NOBODY).outcomes.expected()
-
-    assert expected[3] == 0.0
-    assert expected[4] > 2.0
-
-
 def test_trial_that_asks_is_not_pending() -> None:
     study = optuna.create_study()
     told(study, 0.1, 1.0)
@@ -171,39 +153,28 @@ def test_a_slow_trial_is_waited_for_where_others_were_as_slow() -> None:
     assert counted == [1] * (10 + 3 * 5) + [0, 0]
 
 
-def test_infeasible_trials_are_worse_than_feasible_ones_by_violation() -> None:
+def test_constraints_are_read_by_name_and_violation_adds_up() -> None:
     study = optuna.create_study()
+    history = History()
     told(study, 0.1, 5.0)
     told(study, 0.2, 0.0, system_attrs={"constraints": (3.0, -9.0)})
     told(study, 0.3, 1.0, system_attrs={"constraints": (-1.0, 0.0)})
+    before = history.read(study, NOBODY)
     told(study, 0.4, 2.0, system_attrs={"constraints:a": 2.0, "constraints:b": 2.0})
     told(study, 0.5, state=TrialState.FAIL, system_attrs={"constraints:a": 1.0})
     told(study, 0.6, state=TrialState.PRUNED, intermediate_values={0: 9.0})
-    told(study, 0.7, -math.inf, system_attrs={"constraints:a": math.inf})
-    trials = History().read(study, NOBODY)
+    told(study, 0.7, -math.inf, system_attrs={"constraints:b": math.inf})
+    trials = history.read(study, NOBODY)
 
-    assert trials.infeasible.tolist() == [False, True, False, True, True, False, True]
-    values = [5, 9 + 8 / 3, 1, 9 + 16 / 3, math.nan, 9, 17]
-    np.testing.assert_allclose(trials.values, values)
-
-
-@pytest.mark.parametrize("feasible", [[1e17, 1e17], [1.7e308, -1.7e308], [0.0, 0.0]])
-def test_infeasible_trials_are_worse_whatever_the_values_are(feasible: list[float]) -> None:
-    study = optuna.create_study()
-    told(study, 0.1, feasible[0], system_attrs={"constraints": (1.0,)})
-    for value in feasible:
-        told(study, 0.2, value)
-    values = History().read(study, NOBODY).values
-
-    assert values[0] > values[1:].max()
-
-
-def test_without_a_feasible_trial_violation_is_what_counts() -> None:
-    study = optuna.create_study(direction="maximize")
-    for violation in (4.0, 1.0, 2.0, 2.0):
-        told(study, 0.1, 7.0, system_attrs={"constraints": (violation,)})
-
-    assert np.argsort(History().read(study, NOBODY).values, kind="stable").tolist() == [1, 2, 3, 0]
+    nan = math.nan
+    np.testing.assert_array_equal(before.constraints, [[nan, nan], [3, -9], [-1, 0]])
+    np.testing.assert_array_equal(trials.constraints[3:, :2], np.full((4, 2), nan))
+    np.testing.assert_array_equal(
+        trials.constraints[3:, 2:], [[2, 2], [1, nan], [nan, nan], [nan, math.inf]]
+    )
+    assert trials.values[[0, 1, 2, 3, 5, 6]].tolist() == [5, 0, 1, 2, 9, -math.inf]
+    assert trials.outcomes.violation.tolist() == [0, 3, 0, 4, 1, 0, math.inf]
+    assert_same(trials, History().read(study, NOBODY))
 
 
 def test_running_trials_that_asked_for_nothing_known_are_left_out() -> None:

@@ -11,7 +11,15 @@ from optuna.trial import Trial
 from problems import optimized
 
 from optuna_hypernet import HypernetSampler
+from optuna_hypernet.surrogate.outcomes import Array
+from optuna_hypernet.surrogate.outcomes import Mask
 from optuna_hypernet.surrogate.outcomes import Outcomes
+from optuna_hypernet.surrogate.outcomes import Places
+
+
+def whole(values: Array, pruned: Mask, reports: Array, ended: Places) -> Outcomes:
+    """Of trials that violate nothing."""
+    return Outcomes(values, pruned, np.zeros(len(values)), reports, ended)
 
 
 def beside(complete: list[tuple[float, float]], reports: list[float]) -> Outcomes:
@@ -19,7 +27,7 @@ def beside(complete: list[tuple[float, float]], reports: list[float]) -> Outcome
     values = [value for _, value in complete] + reports
     table = [[report] for report, _ in complete] + [[report] for report in reports]
     pruned = np.arange(len(values)) >= len(complete)
-    return Outcomes(np.array(values), pruned, np.array(table), np.where(pruned, 0, -1))
+    return whole(np.array(values), pruned, np.array(table), np.where(pruned, 0, -1))
 
 
 COMPLETE = [(4.0, 0.2), (2.0, 0.1), (6.0, 0.5)]
@@ -88,7 +96,7 @@ def test_slow_twin(seed: int) -> None:
         share = min(1.0, (values[i] - at[-1]) / (at[-1] - at[0]))
         return float(final[-1] + share * (final[-1] - final[0]))
 
-    found = Outcomes(values, pruned, curves, ended).expected()
+    found = whole(values, pruned, curves, ended).expected()
     np.testing.assert_allclose(found, [slow(i) for i in range(30)])
 
 
@@ -115,6 +123,18 @@ def test_nothing_overflows_with_a_warning(complete: list[tuple[float, float]]) -
 def test_equal_reports_and_equal_values() -> None:
     assert beside([(1.0, 0.1), (1.0, 0.2)], [2.0]).expected()[-1] == pytest.approx(0.3)
     assert beside([(1.0, 0.1), (2.0, 0.1)], [9.0]).expected()[-1] == 0.1
+
+
+def test_feasible_trials_come_first_and_then_those_that_violate_less() -> None:
+    """Whatever they are worth."""
+    values = np.array([5.0, 0.0, 1.0, 2.0, 9.0, -math.inf])
+    violation = np.array([0.0, 3.0, 0.0, 2.0, 0.0, math.inf])
+    nothing = np.empty((6, 0))
+    outcomes = Outcomes(values, np.zeros(6, dtype=bool), violation, nothing, np.full(6, -1))
+
+    assert outcomes.feasible.tolist() == [True, False, True, False, True, False]
+    assert outcomes.places.tolist() == [1, 4, 0, 3, 2, 5]
+    assert outcomes[1:4].places.tolist() == [2, 0, 1]
 
 
 def best_value(pruner: optuna.pruners.BasePruner, seed: int) -> float:

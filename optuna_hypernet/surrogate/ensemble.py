@@ -19,10 +19,12 @@ from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.outcomes import Outcomes
+from optuna_hypernet.surrogate.outcomes import Places
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Fit = TypeVar("Fit")
 
 # Of more trials than these, half as many that are best are kept, and as many of the others.
@@ -33,6 +35,7 @@ _TEMPERATURE = 0.05
 _LEAST_WEIGHT = 0.1  # beside the heaviest one's 1
 _FEW_TRIALS = 40  # below which gates are averaged with even ones
 _KEPT_FITS = 8
+_FAR = 1e3  # standard deviations of the responses
 
 
 class Members(NamedTuple):
@@ -101,6 +104,7 @@ class Ensemble:
         embedding: Array,
         outcomes: Outcomes,
         pending: Array,
+        likely: Mask,
     ) -> Belief:
         """The members' posterior, and what it would be an improvement upon.
 
@@ -109,24 +113,37 @@ class Ensemble:
             embedding: ``(n, D)`` of the trials in the order in which they finished.
             outcomes: Of the same ``n``.
             pending: ``(p, D)`` of the running trials.
+            likely: ``(p,)`` which of these are expected to be feasible.
 
         Raises:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
         early = checkpoint(len(outcomes))
-        settled = outcomes[:early].settled
-        fitted = thinned(settled, _MOST_FITTED)
-        members = self._fits(columns, embedding[:early][fitted], settled[fitted])
-        counted = np.isfinite(outcomes.values) & ~outcomes.censored
+        then = outcomes[:early]
+        fitted = thinned(then.places, _MOST_FITTED)
+        members = self._fits(columns, embedding[:early][fitted], then.settled[fitted])
+        feasible = outcomes.feasible
+        counted = np.isfinite(outcomes.values) & ~outcomes.pruned & feasible
         values = outcomes.settled
-        kept = thinned(values, _MOST_TRIALS)
+        kept = thinned(outcomes.places, _MOST_TRIALS)
         targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
         network = Hypernetwork(members.theta, columns)
         posterior = Posterior(network, embedding[kept], targets, pending)
         gain = np.array(
             [warp.least_gain(values[kept], counted[kept], name) for name in members.warps]
         )
-        return Belief(posterior, members.log_weights, posterior.best - gain)
+        best = _lowest(posterior, feasible[kept], likely)
+        return Belief(posterior, members.log_weights, best - gain)
+
+
+def _lowest(posterior: Posterior, feasible: Mask, likely: Mask) -> Array:
+    """The lowest posterior mean ``(M,)`` at any trial, finished or running, that is feasible.
+
+    Until one is, far above all: any place is then as much of an improvement as another, and what
+    is left to choose by is the chance that it is feasible.
+    """
+    means = np.hstack([posterior.fitted[:, feasible], posterior.expected[:, likely]])
+    return np.asarray(means.min(1) if means.shape[1] else posterior.fitted.max(1) + _FAR)
 
 
 def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
@@ -164,8 +181,8 @@ def checkpoint(n: int) -> int:
     return count
 
 
-def thinned(values: Array, most: int) -> NDArray[np.int64]:
-    """Indices, ascending, of at most ``most`` trials: half the best, half of the others."""
+def thinned(values: Array | Places, most: int) -> NDArray[np.int64]:
+    """Indices, ascending, of at most ``most`` trials: half the lowest, half of the others."""
     if len(values) <= most:
         return np.arange(len(values))
     order = np.argsort(values, kind="stable")

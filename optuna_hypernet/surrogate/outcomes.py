@@ -19,6 +19,7 @@ from optuna_hypernet.surrogate import warp
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
 
 _FEWEST = 2  # complete trials that say how reports and values go together
 
@@ -29,15 +30,16 @@ class Outcomes:
 
     Attributes:
         values: ``(n,)`` objective values; of a pruned trial its last report.
-        censored: ``(n,)`` which of them count as no better than the median of the others: pruned
-            trials, and those that violate constraints.
+        pruned: ``(n,)`` which of them count as no better than the median of the others.
+        violation: ``(n,)`` by how much constraints are violated, in all; 0 if a trial is feasible.
         reports: ``(n, s)`` what they reported at ``s`` steps, NaN for nothing.
         ended: ``(n,)`` the column of the step after which a trial was pruned; -1 if it was not,
             or before any report.
     """
 
     values: Array
-    censored: Mask
+    pruned: Mask
+    violation: Array
     reports: Array
     ended: NDArray[np.int64]
 
@@ -47,18 +49,38 @@ class Outcomes:
     def __getitem__(self, which: slice | Mask) -> Outcomes:
         """Those trials."""
         return Outcomes(
-            self.values[which], self.censored[which], self.reports[which], self.ended[which]
+            self.values[which],
+            self.pruned[which],
+            self.violation[which],
+            self.reports[which],
+            self.ended[which],
         )
+
+    @property
+    def feasible(self) -> Mask:
+        """Which of them ``(n,)`` violate no constraint."""
+        return np.asarray(self.violation == 0)
+
+    @cached_property
+    def places(self) -> Places:
+        """The place ``(n,)`` of each among them, 0 for the best.
+
+        Any infeasible trial is worse than any feasible one, and of two the one that violates more
+        (Deb 2000, "An efficient constraint handling method for genetic algorithms", section 3).
+        """
+        places = np.empty(len(self), dtype=np.int64)
+        places[np.lexsort([self.settled, self.violation])] = np.arange(len(self))
+        return places
 
     @cached_property
     def settled(self) -> Array:
         """Values ``(n,)`` that can be computed with: :func:`warp.settle` of :meth:`expected`."""
-        return warp.settle(self.expected(), self.censored)
+        return warp.settle(self.expected(), self.pruned)
 
     def expected(self) -> Array:
         """Values ``(n,)``; of pruned trials, what they would have come to."""
         values = self.values.copy()
-        whole = ~self.censored & np.isfinite(self.values)
+        whole = ~self.pruned & np.isfinite(self.values)
         for step in np.unique(self.ended[self.ended >= 0]):
             report = self.reports[:, step]
             known = whole & np.isfinite(report)

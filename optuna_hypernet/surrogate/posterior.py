@@ -35,7 +35,7 @@ class Posterior:
 
     Attributes:
         fitted: ``(M, n)`` posterior mean at the trials themselves.
-        best: ``(M,)`` lowest posterior mean at any trial, finished or running.
+        expected: ``(M, p)`` the same at what is running.
         left_out: ``(M, n)`` mean at each trial as predicted from all the others (eq. 5.12).
 
     Raises:
@@ -49,17 +49,16 @@ class Posterior:
         noise = np.tile(network.noise[:, None], len(embedding))
         self._condition(embedding, values, noise)
         self.fitted: Array = values - noise * self._solution
-        self.best: Array = self.fitted.min(1)
+        self.expected: Array = np.empty((len(values), 0))
         precision = np.einsum("mij,mij->mj", self._whiten, self._whiten)
         self.left_out: Array = values - self._solution / precision
         if pending is not None and len(pending):
-            expected, _ = self.predict(pending)
-            self.best = np.minimum(self.best, expected.min(1))
+            self.expected, _ = self.predict(pending)
             # Exact, whatever the noise: else a batch would crowd where noise leaves room.
             exact = np.full((len(noise), len(pending)), JITTER)
             self._condition(
                 np.concatenate([embedding, pending]),
-                np.hstack([values, expected]),
+                np.hstack([values, self.expected]),
                 np.hstack([noise, exact]),
             )
 
@@ -76,7 +75,7 @@ class Posterior:
     def predict(self, embedding: Array) -> tuple[Array, Array]:
         """Mean and standard deviation ``(M, n)`` of the response, without noise."""
         step = max(32, _PIECE // self._gated.shape[1])
-        pieces = [embedding[i : i + step] for i in range(0, len(embedding), step)]
+        pieces = [embedding[i : i + step] for i in range(0, max(len(embedding), 1), step)]
         parts = [self._predict(piece)[:2] for piece in pieces]
         mean, variance = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return mean, np.sqrt(np.maximum(variance, _SMALLEST_VARIANCE))
