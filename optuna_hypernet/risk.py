@@ -160,9 +160,9 @@ def _violating(
 def _nearest(held: Array) -> tuple[NDArray[np.int64], Array, float]:
     """Of a constraint ``held (n,)``: which trials are kept, what they say, and what its bound is.
 
-    Kept are not more than a posterior can hold, half of them those nearest the bound. That is 0; but
-    some constraints are 0 wherever they hold. Then it lies between that and the least violation: at
-    0 itself, whatever repeats it would be as likely as not to violate.
+    Kept are not more than a posterior can hold, half of them those nearest the bound. That is 0;
+    but some constraints are 0 wherever they hold. Then it lies between that and the least
+    violation: at 0 itself, whatever repeats it would be as likely as not to violate.
     """
     values = warp.settle(held, np.zeros(len(held), dtype=bool))
     violated = values[values > 0]

@@ -60,8 +60,8 @@ class HypernetSampler(BaseSampler):
     3. The posterior is conditioned on finished trials, and on running ones for its spread.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
-       Where trials have failed or violated a constraint, it is that of a trial which may, too, and
-       while none violates none, what is raised is the chance of that. Where a choice decides
+       Where trials have failed or violated a constraint, it is that of a trial which may, too;
+       until one is feasible, the chance of that alone is raised. Where a choice decides
        what else is asked for, from the 40th trial on it is raised within a branch that may hold
        the lowest response, even if that branch began badly; unless branches share at least half
        of what they ask for.
