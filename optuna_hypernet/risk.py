@@ -74,22 +74,12 @@ class Risks:
         columns = Columns(inputs.owner, inputs.ranged, np.zeros_like(inputs.tilt))
         beliefs = []
         if failed.any():
-            beliefs.append(self._failing(columns, embedding, failed))
+            beliefs.append(_failing(self._failures, columns, embedding, failed))
         for k in np.flatnonzero((constraints > 0).any(0)).tolist():
             said = ~np.isnan(constraints[:, k])
             fits, held = self._constraints[k], constraints[said, k]
             beliefs.append(_violating(fits, columns, embedding[said], held, running))
         return Risk(inputs, beliefs) if beliefs else None
-
-    def _failing(self, columns: Columns, embedding: Array, failed: Mask) -> Belief:
-        labels = np.where(failed, _FAILED, 0.0)
-        early = checkpoint(len(labels))
-        # Failed ones first: they are fewer.
-        kept = thinned(-labels[:early], _MOST_TRIALS)
-        theta = self._failures(columns, embedding[:early][kept], labels[:early][kept])
-        kept = thinned(-labels, _MOST_TRIALS)
-        posterior = Posterior(Hypernetwork(theta, columns), embedding[kept], labels[kept][None])
-        return Belief(posterior, np.zeros(1), np.array([_FAILED / 2]))
 
 
 class Risk:
@@ -138,6 +128,18 @@ class Risk:
         return loss, self._inputs.pull(by_embedding, rows, active)
 
 
+def _failing(fits: Fits[Array], columns: Columns, embedding: Array, failed: Mask) -> Belief:
+    """Of labels ``(n,)``, in which those that fail lie beyond the target."""
+    labels = np.where(failed, _FAILED, 0.0)
+    early = checkpoint(len(labels))
+    # Failed ones first: they are fewer.
+    kept = thinned(-labels[:early], _MOST_TRIALS)
+    theta = fits(columns, embedding[:early][kept], labels[:early][kept])
+    kept = thinned(-labels, _MOST_TRIALS)
+    posterior = Posterior(Hypernetwork(theta, columns), embedding[kept], labels[kept][None])
+    return Belief(posterior, np.zeros(1), np.array([_FAILED / 2]))
+
+
 def _fitted(columns: Columns, embedding: Array, labels: Array) -> Array:
     """``theta (1, d + 6)``."""
     return fit(columns, embedding, labels[None], free_gates(int(columns.owner[-1]) + 1))
@@ -146,7 +148,7 @@ def _fitted(columns: Columns, embedding: Array, labels: Array) -> Array:
 def _violating(
     fits: Fits[Members], columns: Columns, embedding: Array, held: Array, running: Array
 ) -> Belief:
-    """Of a constraint that trials ``(n,)`` have said to be ``held``."""
+    """Of a constraint ``held (n,)``, which is violated beyond the target."""
     early = checkpoint(len(held))
     kept, values, _ = _nearest(held[:early])
     members = fits(columns, embedding[:early][kept], values)
