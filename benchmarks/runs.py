@@ -48,8 +48,9 @@ def incumbents(trials: Sequence[FrozenTrial], direction: Direction) -> np.ndarra
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether it has a value, and violates no constraint."""
-    return trial.value is not None and all(held <= 0 for held in trial.constraints.values())
+    """Whether it has a value, and violates no constraint. (Before Optuna 5 there are none.)"""
+    constraints = getattr(trial, "constraints", {})
+    return trial.value is not None and all(held <= 0 for held in constraints.values())
 
 
 def seconds(trials: Sequence[FrozenTrial]) -> np.ndarray:  # (T,)

@@ -642,6 +642,8 @@ def test_choices_that_a_storage_returns_as_lists(choices: tuple[Any, ...]) -> No
 
 @pytest.mark.skipif(not hasattr(Trial, "set_constraint"), reason="Optuna 5 has constraints")
 def test_constraints_are_kept() -> None:
+    """The best place is where one ends: close to that as many trials violate it as do not."""
+
     def objective(trial: Trial) -> float:
         x, y = trial.suggest_float("x", -5, 5), trial.suggest_float("y", -5, 5)
         trial.set_constraint("at least two", 2 - x)
@@ -649,8 +651,8 @@ def test_constraints_are_kept() -> None:
 
     study = optimized(HypernetSampler(seed=0), objective, 40)
 
-    assert sum(trial.params["x"] >= 2 for trial in study.trials) > 20
-    assert 4 <= study.best_value < 5
+    assert sum(trial.params["x"] >= 1.9 for trial in study.trials) > 20
+    assert 4 <= study.best_value < 4.01
 
 
 @pytest.mark.parametrize("storages", ["memory", "sqlite"])
