@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
+from typing import Generic
 from typing import TypeVar
 
 import numpy as np
@@ -134,8 +136,8 @@ class History:
             finished=self._finished,
             values=values,
             pruned=self._pruned,
-            constraints=self._constraints,
-            reports=sign * self._reports,
+            constraints=self._constraints.values,
+            reports=sign * self._reports.values,
             ended=self._ended,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
@@ -153,12 +155,8 @@ class History:
         self._finished = np.empty((0, 0))
         self._values = np.empty(0)
         self._pruned = np.empty(0, dtype=bool)
-        self._kept: list[Mapping[str, float]] = []  # what trials said of constraints
-        self._bounded: list[str] = []  # names of these
-        self._constraints = np.empty((0, 0))
-        self._curves: list[Mapping[int, float]] = []
-        self._steps: list[int] = []  # after which trials were pruned
-        self._reports = np.empty((0, 0))
+        self._constraints: _Table[str] = _Table()
+        self._reports: _Table[int] = _Table()  # at the steps after which trials were pruned
         self._ended = np.empty(0, dtype=np.int64)
         self._numbers = np.empty(0, dtype=int)
         self._most_overtakers = 0
@@ -196,22 +194,14 @@ class History:
         self._note_reports(new)
 
     def _note_constraints(self, new: Sequence[FrozenTrial]) -> None:
-        kept = [_constraints(trial) for trial in new]
-        names = [name for name in dict.fromkeys(chain(*kept)) if name not in self._bounded]
-        before = np.hstack([self._constraints, _tabulated(self._kept, names)])
-        self._bounded += names
-        self._kept += kept
-        self._constraints = np.vstack([before, _tabulated(kept, self._bounded)])
+        said = [_constraints(trial) for trial in new]
+        self._constraints.grow(said, chain(*said))
 
     def _note_reports(self, new: Sequence[FrozenTrial]) -> None:
         ends = [trial.last_step if trial.state == TrialState.PRUNED else None for trial in new]
-        steps = [s for s in dict.fromkeys(ends) if s is not None and s not in self._steps]
-        before = np.hstack([self._reports, _tabulated(self._curves, steps)])
-        self._steps += steps
-        curves = [trial.intermediate_values for trial in new]
-        self._curves += curves
-        self._reports = np.vstack([before, _tabulated(curves, self._steps)])
-        columns = [-1 if end is None else self._steps.index(end) for end in ends]
+        steps = [step for step in ends if step is not None]
+        self._reports.grow([trial.intermediate_values for trial in new], steps)
+        columns = [-1 if end is None else self._reports.keys.index(end) for end in ends]
         self._ended = np.concatenate([self._ended, np.array(columns, dtype=np.int64)])
 
     def _overtakers(self, trial: FrozenTrial) -> int:
@@ -234,10 +224,31 @@ class History:
                 latest[name] = (trial.number, distribution)
 
 
-def _tabulated(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
-    """What trials said of ``keys``, steps or names: ``(n, k)``, NaN for nothing."""
-    table = [[float(each.get(key, math.nan)) for key in keys] for each in said]
-    return np.array(table, dtype=float).reshape(len(said), len(keys))
+class _Table(Generic[Key]):
+    """What trials said of some keys: it grows as trials finish, and as keys come up.
+
+    Attributes:
+        keys: Steps or names, one for each column.
+        values: ``(n, k)``, NaN for nothing said.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+        self.values = np.empty((0, 0))
+        self._said: list[Mapping[Key, float]] = []
+
+    def grow(self, said: Sequence[Mapping[Key, float]], keys: Iterable[Key]) -> None:
+        """Adds what new trials ``said``, and columns for those of ``keys`` that have none."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self.keys]
+        before = np.hstack([self.values, self._columns(self._said, missing)])
+        self.keys += missing
+        self._said += said
+        self.values = np.vstack([before, self._columns(said, self.keys)])
+
+    @staticmethod
+    def _columns(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
+        table = [[float(each.get(key, math.nan)) for key in keys] for each in said]
+        return np.array(table, dtype=float).reshape(len(said), len(keys))
 
 
 def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:

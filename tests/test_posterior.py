@@ -104,6 +104,12 @@ def test_fitted_is_the_prediction_at_the_trials(network: Hypernetwork) -> None:
     assert posterior.expected.shape == (MEMBERS, 0)
 
 
+def test_of_no_rows_nothing_is_predicted(network: Hypernetwork) -> None:
+    mean, std = Posterior(network, EMBEDDING, VALUES).predict(EMBEDDING[:0])
+
+    assert mean.shape == std.shape == (MEMBERS, 0)
+
+
 def test_left_out_equals_leaving_out(network: Hypernetwork) -> None:
     left_out = Posterior(network, EMBEDDING, VALUES).left_out
     for k in range(N):
