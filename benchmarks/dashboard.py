@@ -19,12 +19,14 @@ def annotate(study: optuna.Study, problem: Problem, regret: np.ndarray) -> None:
     import optuna_dashboard
     from plotly import graph_objects
 
+    several = problem.objectives > 1
+    worst = "a front that dominates nothing" if several else "the median of random configurations"
     optuna_dashboard.save_note(
         study,
         f"### {problem.name}\n\n{problem.about}\n\n"
         f"Sampler **{study.user_attrs['sampler']}**, seed {study.user_attrs['seed']}. "
         f"Normalised regret after {len(regret)} trials: **{regret[-1]:.4g}** "
-        "(0 is the optimum, 1 the median of random configurations).",
+        f"(0 is the optimum, 1 {worst}).",
     )
     figure = graph_objects.Figure(
         graph_objects.Scatter(

@@ -11,6 +11,7 @@ import optuna
 
 Params = dict[str, Any]
 Direction = Literal["minimize", "maximize"]
+Value = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class Problem:
     about: str  # one markdown paragraph: task, source, unit of the value
     direction: Direction
     suggest: Callable[[optuna.Trial], Params]
-    evaluate: Callable[[Params, np.random.Generator], float]  # the generator is the only noise
+    evaluate: Callable[[Params, np.random.Generator], Value]  # the generator is the only noise
     reference: Callable[[], Reference]
     score: Callable[[Params], float] | None = None  # noise-free value, where `evaluate` is noisy
     constraints: Callable[[Params], dict[str, float]] | None = None  # violated where above 0
+    objectives: int = 1  # of two, what counts is how much of the unit square is dominated
 
 
 class Prefixed:

@@ -108,7 +108,7 @@ def run_study(task: Task) -> str:
     stored = optuna.create_study(
         storage=store.connect(task.storage),
         study_name=task.study_name,
-        direction=problem.direction,
+        directions=[problem.direction] * problem.objectives,
         load_if_exists=True,
     )
     describe(stored, task)
@@ -116,7 +116,7 @@ def run_study(task: Task) -> str:
     done = len(journal.trials)
     seed = np.random.SeedSequence([task.seed, done]).generate_state(1)[0] if done else task.seed
     sampler = samplers.factory(task.sampler)(int(seed))
-    study = optuna.create_study(direction=problem.direction, sampler=sampler)
+    study = optuna.create_study(directions=stored.directions, sampler=sampler)
     study.add_trials(journal.trials)
     saved = time.monotonic()
     for number in range(done, task.trials):

@@ -34,8 +34,10 @@ def incumbents(trials: Sequence[FrozenTrial], direction: Direction) -> np.ndarra
 
     The incumbent is the trial with the best value seen so far, among those that violate no
     constraint. Where the objective is noisy it is judged by its `score`, the noise-free value, so
-    a lucky draw earns nothing.
+    a lucky draw earns nothing. Of two objectives there is no incumbent, but a hypervolume.
     """
+    if any(len(t.values or ()) > 1 for t in trials):
+        return hypervolumes(trials)
     sign = 1.0 if direction == "minimize" else -1.0
     seen = np.array([sign * t.value if counts(t) else np.inf for t in trials])
     scores = np.array(
@@ -45,6 +47,19 @@ def incumbents(trials: Sequence[FrozenTrial], direction: Direction) -> np.ndarra
     improves = seen < before
     incumbent = np.maximum.accumulate(np.where(improves, np.arange(len(seen)), 0))
     return np.where(np.logical_or.accumulate(improves), scores[incumbent], np.nan)
+
+
+def hypervolumes(trials: Sequence[FrozenTrial]) -> np.ndarray:  # (T,)
+    """How much of the unit square is dominated after each trial of two objectives."""
+    points = np.array([t.values if t.values is not None else (1.0, 1.0) for t in trials])
+    return np.array([hypervolume(points[: n + 1]) for n in range(len(points))])
+
+
+def hypervolume(points: np.ndarray) -> float:
+    """How much of the unit square points (n, 2) dominate; the less of each, the better."""
+    points = np.clip(points, 0.0, 1.0)
+    x, y = points[np.argsort(points[:, 0])].T
+    return float(np.diff(x, append=1.0) @ (1.0 - np.minimum.accumulate(y)))
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -117,7 +132,7 @@ class Storage:
     def _run(self, label: Label) -> Run:
         study = optuna.load_study(study_name=self._names[label], storage=self._storage)
         trials = study.get_trials(deepcopy=False)
-        direction: Direction = study.direction.name.lower()
+        direction: Direction = study.directions[0].name.lower()
         failed = np.array([trial.state == TrialState.FAIL for trial in trials], dtype=bool)
         versions = study.user_attrs["versions"]
         return Run(label, incumbents(trials, direction), seconds(trials), failed, versions)

@@ -46,6 +46,7 @@ PEERS: dict[str, Factory] = {
     "cmaes": partial(named, "optuna.samplers:CmaEsSampler"),
     "random": partial(named, "optuna.samplers:RandomSampler"),
     "qmc": partial(named, "optuna.samplers:QMCSampler"),
+    "nsga2": partial(named, "optuna.samplers:NSGAIISampler"),  # several objectives, too
     "auto": partial(hub, "samplers/auto_sampler", "AutoSampler"),
     "hebo": partial(hub, "samplers/hebo", "HEBOSampler"),
     "smac": partial(absent, "OptunaHub's sampler needs the search space in advance"),

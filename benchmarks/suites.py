@@ -17,6 +17,8 @@ SUITES: dict[str, Suite] = {
     "tables-noisy": {**tables.NOISY},
     "tables-failing": {**tables.FAILING},
     "tables-constrained": {**tables.CONSTRAINED},
+    "tables-and-memory": {**tables.AND_MEMORY},
+    "tables-and-another": {**tables.AND_ANOTHER},
     "tables-conditional": {**tables.CONDITIONAL},
     "trainings": {**trainings.SUITE},
     "held-out": {**trainings.HELD_OUT_SUITE},

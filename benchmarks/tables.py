@@ -20,6 +20,7 @@ from benchmarks.problem import Params
 from benchmarks.problem import Prefixed
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
+from benchmarks.runs import hypervolume
 
 
 DATASETS = {
@@ -168,6 +169,51 @@ def with_less_memory(name: str, fails: bool) -> Problem:
     )
 
 
+def of_two(name: str, about: str, second: np.ndarray) -> Problem:
+    """The problem `name`, and a `second` objective for every configuration of its table.
+
+    Of both, 0 is the lowest there is and 1 the median, so that neither has a unit. What is
+    dominated of the square between is the score, and the whole table's the optimum.
+    """
+    table = read(*NAMES[name])
+    first = moved(table, lift=0.0, stretch=1.0)
+    lowest, median = second.min(), np.median(second)
+    other = (second - lowest) / (median - lowest)
+
+    def evaluate(params: Params, rng: np.random.Generator) -> tuple[float, float]:
+        return first.mean(params), float(other[table.index(params)])
+
+    def reference() -> Reference:
+        points = np.column_stack([first.values.ravel(), other.ravel()])
+        return Reference(hypervolume(points), 0.0)
+
+    return Problem(
+        name=name,
+        about=f"{problem(name, noisy=False).about} And {about}. "
+        "Of each, 0 is the lowest there is and 1 the median.",
+        direction="minimize",
+        suggest=table.suggest,
+        evaluate=evaluate,
+        reference=reference,
+        objectives=2,
+    )
+
+
+def and_memory(name: str) -> Problem:
+    """The problem `name`, and what memory it takes."""
+    whole = of_two(name, "what memory the configuration needs", needed(name).astype(float))
+    return replace(whole, name=f"{name}-and-memory")
+
+
+def and_another(name: str) -> Problem:
+    """The problem `name`, and the same on another set of data."""
+    family, dataset = NAMES[name]
+    sets = DATASETS[family]
+    another = sets[(sets.index(dataset) + 1) % len(sets)]
+    values = moved(read(family, another), lift=0.0, stretch=1.0).values[..., 0]
+    return replace(of_two(name, f"the same on **{another}**", values), name=f"{name}-and-another")
+
+
 def moved(table: Table, lift: float, stretch: float) -> Table:
     """Its mean values, 0 at the optimum and 1 at the median, then stretched and lifted."""
     means, reference = np.nanmean(table.values, axis=-1), table.reference()
@@ -213,4 +259,6 @@ MEAN_VALUED = {name: partial(problem, name, noisy=False) for name in NAMES}
 NOISY = {name: partial(problem, name, noisy=True) for name in NAMES}
 FAILING = {f"{name}-memory": partial(with_less_memory, name, fails=True) for name in NAMES}
 CONSTRAINED = {f"{name}-limit": partial(with_less_memory, name, fails=False) for name in NAMES}
+AND_MEMORY = {f"{name}-and-memory": partial(and_memory, name) for name in NAMES}
+AND_ANOTHER = {f"{name}-and-another": partial(and_another, name) for name in NAMES}
 CONDITIONAL = {f"choice-{number:02d}": partial(choice, number) for number in range(14)}

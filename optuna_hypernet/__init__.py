@@ -17,11 +17,12 @@ The map of the sampler, in the order in which a suggestion passes through it::
     surrogate/     λ → response, learnt from trials alone
       ensemble       members fitted at checkpoints, by warp and gates, weighed by order left out
       outcomes       values, and what is expected of trials that were pruned
+      front          of several objectives: where the Pareto front is to be improved upon
       warp           output warps
       evidence       log evidence, its gradient, and the fit of gates and amplitudes
       hypernetwork   the prior: gates, infinitely wide trunk, Gaussian head integrated out
       posterior      the prior conditioned on trials
-    acquisition    log expected improvement of the mixture of members
+    acquisition    log expected improvement of the mixture of members, in all objectives
     trust          the region that a young study does not leave
     risk           the chance that a trial fails or violates a constraint, learnt likewise
     branches       in a conditional space: which choice is searched, by Thompson sampling

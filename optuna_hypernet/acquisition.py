@@ -54,8 +54,8 @@ def log_expected_improvement(mean: Array, std: Array, best: Array) -> tuple[Arra
 
 
 def mixture(log_values: Array, log_weights: Array) -> tuple[Array, Array]:
-    """Log of the weighted sum of members ``(M, n)`` → ``(n,)``, and each member's share of it."""
-    terms = log_values + log_weights[:, None]
+    """Log of the weighted sum of members ``(M, ...)`` → ``(...)``, and each one's share of it."""
+    terms = log_values + log_weights.reshape(-1, *[1] * (log_values.ndim - 1))
     top = terms.max(0)
     shares = np.exp(terms - top)
     total = shares.sum(0)
@@ -81,20 +81,23 @@ class ExpectedImprovement:
     find the least hopeless place to be the far end of a bad range. So a member counts less, too,
     if its chance of an improvement where its EI is largest is far less than another one's.
 
+    Of several objectives it is the product: they are independent a posteriori, so that is what to
+    expect of the volume between a response and the point of their targets. Of several such points
+    it is the sum.
+
     Args:
         inputs: Embeds the rows.
-        belief: What is believed of them.
+        beliefs: What is believed of them, for each objective.
         penalties: What it loses besides.
     """
 
     def __init__(
-        self, inputs: Embedding, belief: Belief, penalties: Sequence[Penalty] = ()
+        self, inputs: Embedding, beliefs: Sequence[Belief], penalties: Sequence[Penalty] = ()
     ) -> None:
         self._inputs = inputs
+        self._beliefs = beliefs
         self._penalties = penalties
-        self._posterior = belief.posterior
-        self._target = belief.target[:, None]
-        self._log_weights = belief.log_weights
+        self._log_weights = [belief.log_weights for belief in beliefs]
 
     def calibrate(self, rows: Array, active: Mask) -> Array:
         """Makes each member's EI relative to its largest one at ``rows (n, d)``.
@@ -102,37 +105,69 @@ class ExpectedImprovement:
         Returns:
             The log EI ``(n,)`` at these rows, on the new scale.
         """
-        mean, std = self._predict(rows, active)
-        members = self._members(rows, active, mean, std)
-        best = members.argmax(1)[:, None]
-        hope = log_ndtr(np.take_along_axis((self._target - mean) / std, best, 1)[:, 0])
-        self._log_weights = self._log_weights - members.max(1)
-        self._log_weights += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
-        return mixture(members, self._log_weights)[0]
+        u, members = self._members(rows, active)
+        gains = self._mixtures(members)
+        for k in range(len(members)):
+            reached = members[k] + sum(gains[:k] + gains[k + 1 :])
+            reached, above = (each.reshape(len(each), -1) for each in (reached, u[k]))
+            best = reached.argmax(1)[:, None]
+            hope = log_ndtr(np.take_along_axis(above, best, 1)[:, 0])
+            self._log_weights[k] = self._log_weights[k] - reached.max(1)
+            self._log_weights[k] += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
+        return _either(self._mixtures(members))[0]
 
     def value(self, rows: Array, active: Mask) -> Array:
         """Log EI ``(n,)`` at ``rows (n, d)``."""
-        members = self._members(rows, active, *self._predict(rows, active))
-        return mixture(members, self._log_weights)[0]
+        _, members = self._members(rows, active)
+        return _either(self._mixtures(members))[0]
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
-        mean, std, pull = self._posterior.predict_and_pull(self._inputs.embed(rows, active))
-        members, by_mean, by_std = log_expected_improvement(mean, std, self._target)
-        value, shares = mixture(members, self._log_weights)
-        by_embedding = pull(shares * by_mean, shares * by_std)
+        embedding = self._inputs.embed(rows, active)
+        gains, slopes = [], []
+        for belief, log_weights in zip(self._beliefs, self._log_weights, strict=True):
+            mean, std, pull = belief.posterior.predict_and_pull(embedding)
+            members, *by = log_expected_improvement(
+                mean[:, None], std[:, None], belief.targets[:, :, None]
+            )
+            gain, shares = mixture(members, log_weights)
+            gains.append(gain)
+            slopes.append((pull, [shares * each for each in by]))
+        value, shares = _either(gains)
+        by_embedding = np.zeros_like(embedding)
+        for pull, by in slopes:
+            by_embedding += pull(*[(shares * each).sum(1) for each in by])
         gradient = self._inputs.pull(by_embedding, rows, active)
         for penalty in self._penalties:
             loss, slope = penalty.value_and_gradient(rows, active)
             value, gradient = value - loss, gradient - slope
         return value, gradient
 
-    def _predict(self, rows: Array, active: Mask) -> tuple[Array, Array]:
-        return self._posterior.predict(self._inputs.embed(rows, active))
+    def _members(self, rows: Array, active: Mask) -> tuple[list[Array], list[Array]]:
+        """How far targets lie above means, in standard deviations, and log EI below them.
 
-    def _members(self, rows: Array, active: Mask, mean: Array, std: Array) -> Array:
-        """Log EI of each member ``(M, n)``."""
-        members = log_expected_improvement(mean, std, self._target)[0]
+        Each ``(M, t, n)`` for every objective; the first one's log EI has all the losses.
+        """
+        embedding = self._inputs.embed(rows, active)
+        above, members = [], []
+        for belief in self._beliefs:
+            mean, std = (each[:, None] for each in belief.posterior.predict(embedding))
+            targets = belief.targets[:, :, None]
+            above.append((targets - mean) / std)
+            members.append(log_expected_improvement(mean, std, targets)[0])
         for penalty in self._penalties:
-            members = members - penalty.value(rows, active)
-        return members
+            members[0] = members[0] - penalty.value(rows, active)
+        return above, members
+
+    def _mixtures(self, members: Sequence[Array]) -> list[Array]:
+        """Log EI ``(t, n)`` of every objective."""
+        return [mixture(*each)[0] for each in zip(members, self._log_weights, strict=True)]
+
+
+def _either(gains: Sequence[Array]) -> tuple[Array, Array]:
+    """Log of the sum over targets of the product over objectives; each target's share ``(t, n)``.
+
+    Of ``gains (t, n)`` in each objective.
+    """
+    product = np.sum(gains, axis=0)
+    return mixture(product, np.zeros(len(product)))

@@ -14,6 +14,7 @@ none of this: what is learnt of one holds for the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ class Seen(NamedTuple):
 def draw_branch(
     domain: Domain,
     inputs: Embedding,
-    belief: Belief,
+    beliefs: Sequence[Belief],
     risk: Risk | None,
     seen: Seen,
     rng: np.random.Generator,
@@ -113,7 +114,7 @@ def draw_branch(
     Args:
         domain: Where a suggestion may lie.
         inputs: Embeds rows.
-        belief: What is believed of them.
+        beliefs: What is believed of them in each objective.
         risk: Of failing; a place counts with the chance that it does not.
         seen: The trials.
         rng: Draws.
@@ -136,8 +137,9 @@ def draw_branch(
     owner = np.repeat(np.arange(len(branches)), [len(piece) for piece in pieces])
     points = np.concatenate(pieces)
     active = domain.conditions.active(points)
-    mean, deviation = _response(belief, inputs.embed(points, active), rng)
-    drawn = mean + _doubt(branches, seen.active)[owner] * deviation
+    embedding, doubt = inputs.embed(points, active), _doubt(branches, seen.active)[owner]
+    above = np.max([_above(belief, embedding, doubt, rng) for belief in beliefs], axis=0)
+    drawn = above.min(0)
     if risk is not None:
         fails = np.exp(-risk.value(points, active)) < rng.random()
         if fails.all():
@@ -167,9 +169,10 @@ def _near_best(branch: Branch, domain: Domain, seen: Seen, rng: np.random.Genera
     return near[branch.holds(asked)]
 
 
-def _response(belief: Belief, embedding: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A response drawn from a member drawn by weight: its mean ``(n,)``, and how far off it is."""
+def _above(belief: Belief, embedding: Array, doubt: Array, rng: np.random.Generator) -> Array:
+    """How far a response lies above targets ``(t, n)``, drawn from a member drawn by weight."""
     member = int(rng.choice(len(belief.log_weights), p=np.exp(belief.log_weights)))
     mean, covariance = belief.posterior.joint(member, embedding)
     factor = cholesky(covariance + JITTER * np.eye(len(mean)))
-    return mean, np.asarray(factor @ rng.standard_normal(len(mean)))
+    deviation = factor @ rng.standard_normal(len(mean))
+    return np.asarray(mean + doubt * deviation - belief.targets[member][:, None])

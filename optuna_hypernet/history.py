@@ -46,8 +46,9 @@ class Trials:
         searched: Those of them whose latest range has several values.
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
-        values: ``(n,)``, smaller is better: NaN for a failed trial, the last report of a pruned
-            one, infinity for one that was pruned without. Infinities are kept.
+        values: ``(n, m)`` of each of ``m`` objectives, smaller is better: NaN for a failed trial,
+            the last report of a pruned one, infinity for one that was pruned without. Infinities
+            are kept.
         pruned: ``(n,)``.
         constraints: ``(n, c)`` of each of ``c`` constraints; one is violated where it is above 0,
             and NaN where a trial says nothing of it.
@@ -71,10 +72,18 @@ class Trials:
     unknown: bool
 
     @property
-    def outcomes(self) -> Outcomes:
-        """What came of them, failed ones included."""
+    def failed(self) -> Mask:
+        """Which of the finished ones ``(n,)`` failed."""
+        return np.asarray(np.isnan(self.values).any(1))
+
+    @property
+    def outcomes(self) -> list[Outcomes]:
+        """What came of them in each objective, failed ones included."""
         violation = np.maximum(np.nan_to_num(self.constraints, posinf=math.inf), 0.0).sum(1)
-        return Outcomes(self.values, self.pruned, violation, self.reports, self.ended)
+        return [
+            Outcomes(values, self.pruned, violation, self.reports, self.ended)
+            for values in self.values.T
+        ]
 
     def columns(self, names: Sequence[str], table: Array) -> Array:
         """Columns ``names`` of ``finished`` or ``pending``; NaN for a name never seen."""
@@ -97,8 +106,7 @@ class History:
 
         A parameter whose kind changes from trial to trial is left out.
         """
-        trials = study.get_trials(deepcopy=False)
-        self._remember(trials)
+        trials = self._remember(study)
         latest = dict(self._latest)
         for trial in trials:
             if not trial.state.is_finished():
@@ -115,9 +123,8 @@ class History:
         return len(self._seen)
 
     def read(self, study: Study, asking: int) -> Trials:
-        """All trials of a single-objective study but number ``asking``, the one being asked."""
-        trials = study.get_trials(deepcopy=False)
-        self._remember(trials)
+        """All trials but number ``asking``, the one being asked."""
+        trials = self._remember(study)
         running = [
             trial
             for trial in trials
@@ -127,9 +134,10 @@ class History:
         ]
         pending = self._internal(running)
         known = np.isfinite(pending).any(1)
-        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
-        values = sign * self._values
-        values = np.where(self._pruned & np.isnan(values), math.inf, values)
+        minimized = [each == StudyDirection.MINIMIZE for each in study.directions]
+        signs = np.where(minimized, 1, -1)
+        values = signs * self._values.reshape(-1, len(signs))
+        values[self._pruned[:, None] & np.isnan(values)] = math.inf
         return Trials(
             names=list(self._names),
             searched=[name for name in self._names if self._is_searched(name)],
@@ -137,7 +145,7 @@ class History:
             values=values,
             pruned=self._pruned,
             constraints=self._constraints.values,
-            reports=sign * self._reports.values,
+            reports=signs[0] * self._reports.values,  # of several objectives there are none
             ended=self._ended,
             pending=pending[known],
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
@@ -153,7 +161,7 @@ class History:
         self._latest: dict[str, tuple[int, BaseDistribution | None]] = {}
         self._names: list[str] = []
         self._finished = np.empty((0, 0))
-        self._values = np.empty(0)
+        self._values = np.empty((0, 0))
         self._pruned = np.empty(0, dtype=bool)
         self._constraints: _Table[str] = _Table()
         self._reports: _Table[int] = _Table()  # at the steps after which trials were pruned
@@ -161,12 +169,13 @@ class History:
         self._numbers = np.empty(0, dtype=int)
         self._most_overtakers = 0
 
-    def _remember(self, trials: Sequence[FrozenTrial]) -> None:
-        """Reads what has finished since the last call.
+    def _remember(self, study: Study) -> list[FrozenTrial]:
+        """All trials; reads what has finished since the last call.
 
         Everything, if the study is another, or if a trial that finished earlier shows up only
         now: the order must be the one in which a new sampler would read them.
         """
+        trials = study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state.is_finished()]
         new = [trial for trial in finished if self._seen.get(trial.number) is not trial]
         another_study = len(finished) - len(new) != len(self._seen)
@@ -174,7 +183,7 @@ class History:
             self._forget()
             new = finished
         if not new:
-            return
+            return trials
         new.sort(key=_order)
         self._last = _order(new[-1])
         for trial in new:
@@ -187,11 +196,13 @@ class History:
         self._names += missing
         wider = np.full((len(self._finished), len(missing)), math.nan)
         self._finished = np.vstack([np.hstack([self._finished, wider]), self._internal(new)])
-        self._values = np.concatenate([self._values, [_value(trial) for trial in new]])
+        values = [_values(trial, len(study.directions)) for trial in new]
+        self._values = np.vstack([self._values.reshape(-1, len(study.directions)), values])
         states = [trial.state == TrialState.PRUNED for trial in new]
         self._pruned = np.concatenate([self._pruned, np.array(states, dtype=bool)])
         self._note_constraints(new)
         self._note_reports(new)
+        return trials
 
     def _note_constraints(self, new: Sequence[FrozenTrial]) -> None:
         said = [_constraints(trial) for trial in new]
@@ -267,13 +278,13 @@ def _order(trial: FrozenTrial) -> tuple[float, int]:
     return finished, trial.number
 
 
-def _value(trial: FrozenTrial) -> float:
-    """The objective value, or a pruned trial's last report; NaN if there is none."""
+def _values(trial: FrozenTrial, objectives: int) -> list[float]:
+    """The objective values, or a pruned trial's last report; NaN if there is none."""
     if trial.state == TrialState.COMPLETE:
-        return float(trial.values[0])
+        return [float(value) for value in trial.values]
     if trial.state == TrialState.PRUNED and trial.last_step is not None:
-        return float(trial.intermediate_values[trial.last_step])
-    return math.nan
+        return [float(trial.intermediate_values[trial.last_step])] * objectives
+    return [math.nan] * objectives
 
 
 def _constraints(trial: FrozenTrial) -> dict[str, float]:

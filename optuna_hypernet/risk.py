@@ -91,7 +91,7 @@ class Risk:
 
     Args:
         inputs: Embeds rows.
-        beliefs: In responses that have to stay below their targets, all of them.
+        beliefs: In responses that have to stay below their one target, all of them.
     """
 
     def __init__(self, inputs: Embedding, beliefs: Sequence[Belief]) -> None:
@@ -108,18 +108,18 @@ class Risk:
 
     def _of(self, embedding: Array) -> Array:
         loss = np.zeros(len(embedding))
-        for posterior, log_weights, target in self.beliefs:
+        for posterior, log_weights, targets in self.beliefs:
             mean, std = posterior.predict(embedding)
-            loss -= mixture(log_ndtr((target[:, None] - mean) / std), log_weights)[0]
+            loss -= mixture(log_ndtr((targets - mean) / std), log_weights)[0]
         return loss
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """The same, and its gradient ``(n, d)``, zero for choices and inactive entries."""
         embedding = self._inputs.embed(rows, active)
         loss, by_embedding = np.zeros(len(rows)), np.zeros_like(embedding)
-        for posterior, log_weights, target in self.beliefs:
+        for posterior, log_weights, targets in self.beliefs:
             mean, std, pull = posterior.predict_and_pull(embedding)
-            u = (target[:, None] - mean) / std
+            u = (targets - mean) / std
             log_chances = log_ndtr(u)
             log_chance, shares = mixture(log_chances, log_weights)
             by_mean = shares * np.exp(-0.5 * u * u - _LOG_SQRT_2PI - log_chances) / std
@@ -137,7 +137,7 @@ def _failing(fits: Fits[Array], columns: Columns, embedding: Array, failed: Mask
     theta = fits(columns, embedding[:early][kept], labels[:early][kept])
     kept = thinned(-labels, _MOST_TRIALS)
     posterior = Posterior(Hypernetwork(theta, columns), embedding[kept], labels[kept][None])
-    return Belief(posterior, np.zeros(1), np.array([_FAILED / 2]))
+    return Belief(posterior, np.zeros(1), np.array([[_FAILED / 2]]))
 
 
 def _fitted(columns: Columns, embedding: Array, labels: Array) -> Array:
@@ -156,7 +156,7 @@ def _violating(
     warped = np.stack([warp.warp(np.append(values, bound), name) for name in members.warps])
     network = Hypernetwork(members.theta, columns)
     posterior = Posterior(network, embedding[kept], warped[:, :-1], running)
-    return Belief(posterior, members.log_weights, warped[:, -1])
+    return Belief(posterior, members.log_weights, warped[:, -1:])
 
 
 def _nearest(held: Array) -> tuple[NDArray[np.int64], Array, float]:

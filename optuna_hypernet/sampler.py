@@ -75,6 +75,10 @@ class HypernetSampler(BaseSampler):
     still say what to expect elsewhere. A running trial that many others have overtaken is taken
     for abandoned.
 
+    Each of several objectives has members of its own. What is to be improved upon, in all of them
+    at once, are points of the Pareto front, drawn anew for every trial; and what is raised in
+    step 4 is the log of the volume that is to be expected between them and a response.
+
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises
     with it, the trials calibrate by how much (a score to be maximised falls), and what it does
@@ -83,7 +87,8 @@ class HypernetSampler(BaseSampler):
     before, as part of that suggestion: λ̂ then has gone down already. One that you have fitted
     yourself, for longer say, or with other settings, stays what it is. The prediction holds for
     the weights that ``training.best_response(trial.params)`` returns, and for ordinary training
-    that starts there; it is a guide to trainings from the very beginning, no more.
+    that starts there; it is a guide to trainings from the very beginning, no more. Which of
+    several objectives rises with it is left to the trials.
 
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
@@ -156,15 +161,7 @@ class HypernetSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters seen so far, each with its latest range; empty if multi-objective."""
-        if len(study.directions) > 1:
-            self._tell_once(
-                "several objectives",
-                "HypernetSampler models one objective: in this multi-objective study every "
-                f"parameter goes to {type(self._independent_sampler).__name__}. Use TPESampler "
-                "or NSGAIISampler for several objectives.",
-            )
-            return {}
+        """All parameters seen so far, each with its latest range."""
         with self._lock:
             known = self._known(study)
         return _searched(known)
@@ -174,7 +171,7 @@ class HypernetSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Values for all parameters of ``search_space``, found together."""
         searched = _searched(search_space)
-        if len(study.directions) > 1 or not searched:
+        if not searched:
             return {}
         with self._lock:
             trials = self._history.read(study, trial.number)
@@ -192,21 +189,20 @@ class HypernetSampler(BaseSampler):
         Else one that is found like the others: it comes to this where a trial asks for another
         range than the latest one did, and what was suggested lies outside of it.
         """
-        if len(study.directions) == 1:
-            with self._lock:
-                self._asked[param_name] = param_distribution
-                known = self._known(study)
-                trials = self._history.read(study, trial.number)
-                if param_name in known and param_name in trials.names:
-                    space = SearchSpace({**_searched(known), param_name: param_distribution})
-                    return self._descend(trial, space, trials)[param_name]
-                started = self._history.finished > self._n_startup_trials
-            if started and self._warn_independent_sampling:
-                _logger.warning(
-                    f"The parameter {param_name!r} of trial {trial.number} is sampled by "
-                    f"{type(self._independent_sampler).__name__}: it is new to this sampler. "
-                    "Silence this with warn_independent_sampling=False."
-                )
+        with self._lock:
+            self._asked[param_name] = param_distribution
+            known = self._known(study)
+            trials = self._history.read(study, trial.number)
+            if param_name in known and param_name in trials.names:
+                space = SearchSpace({**_searched(known), param_name: param_distribution})
+                return self._descend(trial, space, trials)[param_name]
+            started = self._history.finished > self._n_startup_trials
+        if started and self._warn_independent_sampling:
+            _logger.warning(
+                f"The parameter {param_name!r} of trial {trial.number} is sampled by "
+                f"{type(self._independent_sampler).__name__}: it is new to this sampler. "
+                "Silence this with warn_independent_sampling=False."
+            )
         return self._independent_sampler.sample_independent(
             study, trial, param_name, param_distribution
         )
@@ -411,7 +407,7 @@ def _check_ranges(
 
 def _check_names(training: Mapping[str, BaseDistribution], trials: Trials) -> None:
     """Refuses hyperparameters that a study with a complete trial has never suggested."""
-    complete = (~np.isnan(trials.values) & ~trials.pruned).any()
+    complete = (~trials.failed & ~trials.pruned).any()
     if complete and (missing := sorted(set(training) - set(trials.names))):
         raise ValueError(
             f"The training has the hyperparameters {missing}, but no trial of this study has "

@@ -23,6 +23,7 @@ from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
+from optuna_hypernet.surrogate.front import draw_aims
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.trust import trust_region
 
@@ -63,7 +64,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     rows, active = space.encode(trials.columns(space.names, trials.finished))
     running, running_active = space.encode(trials.columns(space.names, trials.pending))
     asked = active.any(1)
-    usable = asked & ~np.isnan(trials.values)
+    usable = asked & ~trials.failed
     complete = usable & ~trials.pruned
     elsewhere = _depends_elsewhere(space, trials)[asked]
     conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere)
@@ -78,24 +79,23 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
             return _start(request, domain, tried, inputs.settle(_sequence(request)))
     embedding = inputs.embed(rows[asked], active[asked])
     pending = inputs.embed(running, running_active)
-    failed, constraints = np.isnan(trials.values[asked]), trials.constraints[asked]
+    failed, constraints = trials.failed[asked], trials.constraints[asked]
     risk = risks.condition(inputs, embedding, failed, constraints, pending)
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request), risk)
-    outcomes = trials.outcomes[usable]
-    belief = ensemble.condition(
-        Columns(inputs.owner, inputs.ranged, inputs.tilt),
-        embedding[usable[asked]],
-        outcomes,
-        pending,
-        np.ones(len(pending), dtype=bool) if risk is None else risk.passes(pending),
-    )
-    seen = Seen(rows[usable], active[usable], outcomes.places)
+    outcomes = [each[usable] for each in trials.outcomes]
+    aims = draw_aims(outcomes, _generator(request))
+    # Which of several objectives rises with a predicted loss is not known.
+    columns = Columns(inputs.owner, inputs.ranged, inputs.tilt * (len(outcomes) == 1))
+    likely = np.ones(len(pending), dtype=bool) if risk is None else risk.passes(pending)
+    known = embedding[usable[asked]]
+    beliefs = ensemble.condition(columns, known, outcomes, pending, likely, aims)
+    seen = Seen(rows[usable], active[usable], (outcomes[0] if aims is None else aims).places)
     # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
-    branch = draw_branch(domain, inputs, belief, risk, seen, _generator(request))
+    branch = draw_branch(domain, inputs, beliefs, risk, seen, _generator(request))
     penalties = [trust_region(seen.rows, domain.climbing), risk, branch]
     return propose(
-        ExpectedImprovement(inputs, belief, [each for each in penalties if each is not None]),
+        ExpectedImprovement(inputs, beliefs, [each for each in penalties if each is not None]),
         domain,
         incumbents=seen.of(branch).best(_N_INCUMBENTS),
         tried=tried,

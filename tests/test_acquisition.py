@@ -138,12 +138,12 @@ def belief() -> Belief:
         embedding,
         rng.normal(size=(2, 12)),
     )
-    return Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1))
+    return Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1, keepdims=True))
 
 
 @pytest.fixture
 def acquisition(belief: Belief) -> ExpectedImprovement:
-    return ExpectedImprovement(SPACE, belief)
+    return ExpectedImprovement(SPACE, [belief])
 
 
 def test_value_equals_plain_sum_over_members() -> None:
@@ -158,8 +158,8 @@ def test_value_equals_plain_sum_over_members() -> None:
     gain = log_expected_improvement(mean, std, posterior.fitted.min(1)[:, None])[0]
     expected = np.log(0.7 * np.exp(gain[0]) + 0.3 * np.exp(gain[1]))
 
-    belief = Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1))
-    got = ExpectedImprovement(SPACE, belief).value(asked, active[:5])
+    belief = Belief(posterior, np.log([0.7, 0.3]), posterior.fitted.min(1, keepdims=True))
+    got = ExpectedImprovement(SPACE, [belief]).value(asked, active[:5])
     np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
@@ -182,7 +182,7 @@ def test_outside_of_a_trust_region_it_is_less(
     """Value, gradient and what members are relative to."""
     rng = np.random.default_rng(3)
     region = TrustRegion(rng.random((3, 4)), np.array([2, 3]), 0.05)
-    within = ExpectedImprovement(SPACE, belief, [region])
+    within = ExpectedImprovement(SPACE, [belief], [region])
     rows, active = rng.uniform(0.1, 0.9, (6, 4)), np.ones((6, 4), dtype=bool)
     penalty = region.value(rows, active)
     value, gradient = within.value_and_gradient(rows, active)
@@ -210,16 +210,50 @@ def test_a_member_without_hope_has_little_say(belief: Belief) -> None:
     rows = np.random.default_rng(1).random((50, 4))
     active = np.ones((50, 4), dtype=bool)
     mean, std = belief.posterior.predict(SPACE.embed(rows, active))
-    far = belief._replace(target=belief.target - np.array([0.0, 6.0]))
+    far = belief._replace(targets=belief.targets - np.array([[0.0], [6.0]]))
     chances = [
-        ndtr(((far.target[m] - mean[m]) / std[m])[gain.argmax()])
+        ndtr(((far.targets[m] - mean[m]) / std[m])[gain.argmax()])
         for m in range(2)
-        for gain in [log_expected_improvement(mean[m], std[m], far.target[m])[0]]
+        for gain in [log_expected_improvement(mean[m], std[m], far.targets[m])[0]]
     ]
     assert chances[1] < 1e-4 < chances[0]
-    acquisition = ExpectedImprovement(SPACE, far)
+    acquisition = ExpectedImprovement(SPACE, [far])
     acquisition.calibrate(rows, active)
-    gains = log_expected_improvement(mean, std, far.target[:, None])[0]
+    gains = log_expected_improvement(mean, std, far.targets)[0]
     say = np.array([0.7, 0.3 * math.exp(3) * chances[1] / chances[0]])
     expected = np.log(say @ np.exp(gains - gains.max(1, keepdims=True)))
     np.testing.assert_allclose(acquisition.value(rows, active), expected, rtol=1e-9)
+
+
+def test_of_two_objectives_it_is_the_volume_below_both_targets(belief: Belief) -> None:
+    """Against draws from independent responses; of several points, the sum over them."""
+    rng = np.random.default_rng(4)
+    targets = [rng.uniform(-1, 1, (2, 3)) for _ in range(2)]  # of two members, at three points
+    beliefs = [belief._replace(targets=each) for each in targets]
+    rows, active = rng.random((4, 4)), np.ones((4, 4), dtype=bool)
+    mean, std = belief.posterior.predict(SPACE.embed(rows, active))
+    below = []
+    for each in targets:
+        member = rng.choice(2, p=[0.7, 0.3], size=(200_000, 1))
+        response = rng.normal(mean[member, range(4)], std[member, range(4)])  # (draws, rows)
+        below.append(np.maximum(each[member[:, 0]][:, :, None] - response[:, None], 0))
+    expected = (below[0] * below[1]).mean(0).sum(0)
+
+    got = np.exp(ExpectedImprovement(SPACE, beliefs).value(rows, active))
+    np.testing.assert_allclose(got, expected, rtol=0.03)
+
+
+def test_gradient_of_two_objectives_equals_finite_differences(belief: Belief) -> None:
+    """Calibrated, and with a penalty."""
+    rng = np.random.default_rng(5)
+    region = TrustRegion(rng.random((3, 4)), np.array([2, 3]), 0.05)
+    beliefs = [belief._replace(targets=rng.uniform(-2, 0, (2, 3))) for _ in range(2)]
+    acquisition = ExpectedImprovement(SPACE, beliefs, [region])
+    rows, active = rng.uniform(0.1, 0.9, (6, 4)), np.ones((6, 4), dtype=bool)
+    scores = acquisition.calibrate(rows, active)
+    value, gradient = acquisition.value_and_gradient(rows, active)
+    expected = finite_differences(lambda at: float(acquisition.value(at, active).sum()), rows)
+
+    np.testing.assert_allclose(value, acquisition.value(rows, active), rtol=1e-9)
+    np.testing.assert_allclose(value, scores, rtol=1e-9)
+    np.testing.assert_allclose(gradient[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-6)

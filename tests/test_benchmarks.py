@@ -540,6 +540,37 @@ def test_wide_networks_of_a_constrained_table_violate_what_those_of_a_failing_on
     np.testing.assert_array_equal(found, np.where(np.isfinite(best), sign * best, np.nan))
 
 
+@pytest.mark.parametrize("name", ["hpobench-kc1", "nasbench201-cifar10"])
+def test_a_table_with_a_second_objective(name: str, tmp_path: Path) -> None:
+    """The first is the table's, the second memory or another data set; both without a unit."""
+    storage, whole = f"sqlite:///{tmp_path / 'a'}.db", suites.problem("tables", name)
+    reference = whole.reference()
+    for what in ("and-memory", "and-another"):
+        runner.run_study(Task(storage, f"tables-{what}", f"{name}-{what}", "random", 0, 30))
+    for study in stored(storage):
+        assert len(study.directions) == 2
+        for trial in study.trials:
+            value = evaluated(whole, trial.params, 0)
+            assert value is not None
+            apart = (value - reference.optimum) / (reference.median - reference.optimum)
+            assert trial.values[0] == pytest.approx(apart)
+            assert trial.values[1] >= 0
+        table = suites.problem(study.user_attrs["suite"], study.user_attrs["problem"])
+        (run,) = runs.source(storage).runs(lambda label, of=table.name: label.problem == of)
+        assert (np.diff(run.values) >= -1e-12).all()
+        assert run.values[-1] <= table.reference().optimum <= 1
+
+
+def test_hypervolume_is_the_share_of_points_that_are_dominated() -> None:
+    rng = np.random.default_rng(0)
+    everywhere = rng.random((200_000, 2))
+    for n in (1, 4, 30):
+        points = rng.random((n, 2)) + rng.choice([0.0, 0.4], size=(n, 2))
+        dominated = (points[:, None] <= everywhere).all(2).any(0)
+        assert runs.hypervolume(points) == pytest.approx(dominated.mean(), abs=0.004)
+    assert runs.hypervolume(np.array([[0.0, 2.0], [3.0, 0.5]])) == 0
+
+
 def test_holm_is_the_step_down_rule() -> None:
     rng = np.random.default_rng(0)
     ours, others = rng.normal(size=12), rng.normal(1.0, 1.0, size=(3, 12))

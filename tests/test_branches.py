@@ -70,10 +70,10 @@ def drawn(
     whole = Outcomes(values, none, np.zeros(len(ok)), nothing, np.full(len(ok), -1))
     outcomes = whole[ok]
     columns = Columns(space.owner, space.ranged, space.tilt)
-    belief = Ensemble().condition(columns, embedding[ok], outcomes, embedding[:0], none[:0])
+    beliefs = Ensemble().condition(columns, embedding[ok], [outcomes], embedding[:0], none[:0])
     seen = Seen(rows[ok], active[ok], outcomes.places)
     found = [
-        draw_branch(domain, space, belief, risk, seen, np.random.default_rng(seed))
+        draw_branch(domain, space, beliefs, risk, seen, np.random.default_rng(seed))
         for seed in range(N_DRAWS)
     ]
     names = {owned(space, model).tobytes(): model for model in models}

@@ -46,7 +46,7 @@ def outcomes_of(values: Array, pruned: Mask, violation: Array | None = None) -> 
 
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Belief:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(COLUMNS, embedding, outcomes_of(values, pruned), NOTHING, NONE)
+    return ensemble.condition(COLUMNS, embedding, [outcomes_of(values, pruned)], NOTHING, NONE)[0]
 
 
 # When.
@@ -93,7 +93,7 @@ def test_used_ensemble_says_what_a_new_one_says() -> None:
             one.posterior.predict(embedding), other.posterior.predict(embedding)
         )
         np.testing.assert_array_equal(one.log_weights, other.log_weights)
-        np.testing.assert_array_equal(one.target, other.target)
+        np.testing.assert_array_equal(one.targets, other.targets)
 
 
 def test_memory_is_bounded() -> None:
@@ -101,7 +101,7 @@ def test_memory_is_bounded() -> None:
     for n in range(1, 15):
         conditioned(ensemble, *trials(n))
 
-    assert len(ensemble._fits._kept) <= 8
+    assert len(ensemble._fits[0]._kept) <= 8
 
 
 # On what.
@@ -193,11 +193,11 @@ def test_order_of_unseen_configurations_is_predicted(transform: Any) -> None:
 )
 def test_odd_values_are_survived(values: list[float]) -> None:
     embedding, _ = trials(len(values))
-    posterior, log_weights, target = conditioned(Ensemble(), embedding, np.array(values))
+    posterior, log_weights, targets = conditioned(Ensemble(), embedding, np.array(values))
     mean, std = posterior.predict(trials(5, seed=1)[0])
 
     assert np.isfinite(mean).all()
-    assert np.isfinite(target).all()
+    assert np.isfinite(targets).all()
     assert (std > 0).all()
     assert np.exp(log_weights).sum() == pytest.approx(1)
 
@@ -209,9 +209,9 @@ def test_what_ties_is_not_improved_upon_by_less_than_a_step() -> None:
     broken = errors + 1e-6 * np.random.default_rng(0).random(25)
 
     for_sure = conditioned(Ensemble(), embedding, errors)
-    assert (for_sure.target < for_sure.posterior.fitted.min(1) - 0.01).all()
+    assert (for_sure.targets[:, 0] < for_sure.posterior.fitted.min(1) - 0.01).all()
     by_little = conditioned(Ensemble(), embedding, broken)
-    np.testing.assert_array_equal(by_little.target, by_little.posterior.fitted.min(1))
+    np.testing.assert_array_equal(by_little.targets[:, 0], by_little.posterior.fitted.min(1))
 
 
 def test_pruned_trials_do_not_attract() -> None:
@@ -222,7 +222,7 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned[worst] = True
     values[worst] = -100.0
     outcomes = outcomes_of(values, pruned)
-    posterior = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE).posterior
+    posterior = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0].posterior
 
     assert (posterior.fitted.argmin(1) != worst).all()
 
@@ -231,9 +231,9 @@ def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
     outcomes = outcomes_of(values, np.zeros(12, dtype=bool))
-    without = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE).posterior
+    without = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0].posterior
     likely = np.ones(2, dtype=bool)
-    beside = Ensemble().condition(COLUMNS, embedding, outcomes, pending, likely).posterior
+    beside = Ensemble().condition(COLUMNS, embedding, [outcomes], pending, likely)[0].posterior
 
     assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()
 
@@ -249,8 +249,8 @@ def test_what_is_to_be_improved_upon_is_feasible() -> None:
 
     def target(pending: Array, likely: bool) -> tuple[Array, Belief]:
         mask = np.full(len(pending), likely)
-        belief = Ensemble().condition(COLUMNS, embedding, outcomes, pending, mask)
-        return belief.target, belief
+        belief = Ensemble().condition(COLUMNS, embedding, [outcomes], pending, mask)[0]
+        return belief.targets[:, 0], belief
 
     alone, belief = target(NOTHING, likely=True)
     np.testing.assert_array_equal(alone, belief.posterior.fitted[:, violation == 0].min(1))
@@ -264,9 +264,9 @@ def test_what_is_to_be_improved_upon_is_feasible() -> None:
 def test_until_a_trial_is_feasible_any_place_is_as_much_of_an_improvement() -> None:
     embedding, values = trials(12)
     outcomes = outcomes_of(values, np.zeros(12, dtype=bool), np.arange(1.0, 13.0))
-    belief = Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE)
+    belief = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0]
     mean, std = belief.posterior.predict(trials(200, 1)[0])
-    log_gain = log_expected_improvement(mean, std, belief.target[:, None])[0]
+    log_gain = log_expected_improvement(mean, std, belief.targets)[0]
 
     assert np.ptp(log_gain, axis=1).max() < 0.01
 
@@ -279,7 +279,7 @@ def test_of_many_trials_feasible_ones_are_kept(monkeypatch: pytest.MonkeyPatch) 
     embedding, values = trials(600)
     feasible = embedding[:, 0] < -0.9
     outcomes = outcomes_of(values, np.zeros(600, dtype=bool), np.where(feasible, 0.0, 1.0))
-    Ensemble().condition(COLUMNS, embedding, outcomes, NOTHING, NONE)
+    Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0]
 
     assert 20 < feasible.sum() < 60
     assert len(given[-1]) == 160

@@ -44,7 +44,8 @@ def assert_same(one: Trials, other: Trials) -> None:
         )
     np.testing.assert_array_equal(one.values, other.values)
     np.testing.assert_array_equal(one.pruned, other.pruned)
-    np.testing.assert_array_equal(one.outcomes.expected(), other.outcomes.expected())
+    for mine, its in zip(one.outcomes, other.outcomes, strict=True):
+        np.testing.assert_array_equal(mine.expected(), its.expected())
 
 
 def test_empty_study() -> None:
@@ -62,7 +63,7 @@ def test_order_is_that_of_completion() -> None:
         study.tell(asked[k], float(k))
     trials = History().read(study, NOBODY)
 
-    assert trials.values.tolist() == [2, 0, 3, 1]
+    assert trials.values[:, 0].tolist() == [2, 0, 3, 1]
     expected = [[asked[k].params["x"]] for k in (2, 0, 3, 1)]
     assert trials.columns(["x"], trials.finished).tolist() == expected
 
@@ -81,7 +82,7 @@ def test_every_state() -> None:
 
     assert trials.columns(["x"], trials.finished)[:, 0].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     values = [5, math.nan, math.inf, 2, math.inf, math.inf]
-    np.testing.assert_array_equal(trials.values, values)
+    np.testing.assert_array_equal(trials.values[:, 0], values)
     assert trials.pruned.tolist() == [False, False, True, True, True, False]
     assert trials.columns(["x"], trials.pending).tolist() == [[0.7]]
 
@@ -129,7 +130,9 @@ def test_a_trial_that_a_dead_worker_left_running_is_given_up() -> None:
 
     assert counted == [1] * 10 + [0, 0]  # ten that began later may be finished
     study.tell(left, 2.0)
-    assert History().read(study, NOBODY).values.tolist() == [1.0] * 12 + [2.0]  # back after all
+    assert History().read(study, NOBODY).values[:, 0].tolist() == [1.0] * 12 + [
+        2.0
+    ]  # back after all
 
 
 def test_a_slow_trial_is_waited_for_where_others_were_as_slow() -> None:
@@ -172,8 +175,8 @@ def test_constraints_are_read_by_name_and_violation_adds_up() -> None:
     np.testing.assert_array_equal(
         trials.constraints[3:, 2:], [[2, 2], [1, nan], [nan, nan], [nan, math.inf]]
     )
-    assert trials.values[[0, 1, 2, 3, 5, 6]].tolist() == [5, 0, 1, 2, 9, -math.inf]
-    assert trials.outcomes.violation.tolist() == [0, 3, 0, 4, 1, 0, math.inf]
+    assert trials.values[[0, 1, 2, 3, 5, 6], 0].tolist() == [5, 0, 1, 2, 9, -math.inf]
+    assert trials.outcomes[0].violation.tolist() == [0, 3, 0, 4, 1, 0, math.inf]
     assert_same(trials, History().read(study, NOBODY))
 
 
@@ -218,7 +221,11 @@ def test_smaller_is_better_in_both_directions(direction: str, sign: int) -> None
     told(study, 0.2, math.inf)
     told(study, 0.3, state=TrialState.PRUNED, intermediate_values={0: -2.0})
 
-    assert History().read(study, NOBODY).values.tolist() == [sign, sign * math.inf, -2 * sign]
+    assert History().read(study, NOBODY).values[:, 0].tolist() == [
+        sign,
+        sign * math.inf,
+        -2 * sign,
+    ]
 
 
 # Distributions.
@@ -298,7 +305,7 @@ def test_a_running_trial_leaves_no_trace_once_it_is_gone() -> None:
     trials = history.read(study, NOBODY)
 
     assert len(trials.pending) == 0
-    assert trials.values.tolist() == [1, 2]
+    assert trials.values[:, 0].tolist() == [1, 2]
 
 
 # At once or bit by bit.
@@ -348,7 +355,7 @@ def test_trials_that_turn_up_late_are_put_in_their_place() -> None:
     old.datetime_start, old.datetime_complete = past, past
     study.add_trial(old)
 
-    assert history.read(study, NOBODY).values.tolist() == [9, 0, 1, 2, 3]
+    assert history.read(study, NOBODY).values[:, 0].tolist() == [9, 0, 1, 2, 3]
     assert_same(history.read(study, NOBODY), History().read(study, NOBODY))
 
 
@@ -360,7 +367,11 @@ def test_another_study_is_noticed() -> None:
         for n in range(3):
             told(study, 0.1 * n, float(n + 10 * k))
     for k in (0, 1, 1, 0):
-        assert history.read(studies[k], NOBODY).values.tolist() == [10 * k, 10 * k + 1, 10 * k + 2]
+        assert history.read(studies[k], NOBODY).values[:, 0].tolist() == [
+            10 * k,
+            10 * k + 1,
+            10 * k + 2,
+        ]
 
 
 def test_a_shorter_or_longer_other_study_is_noticed() -> None:
@@ -383,7 +394,7 @@ def test_bracket_of_hyperband_is_a_study_of_its_own() -> None:
         told(study, 0.1 * n, float(n))
 
     class Bracket:
-        direction = study.direction
+        directions = study.directions
 
         def __init__(self, remainder: int) -> None:
             self._remainder = remainder
@@ -393,7 +404,7 @@ def test_bracket_of_hyperband_is_a_study_of_its_own() -> None:
             return [trial for trial in trials if trial.number % 3 == self._remainder]
 
     for remainder in (0, 1, 1, 2, 0):
-        values = history.read(Bracket(remainder), NOBODY).values
+        values = history.read(Bracket(remainder), NOBODY).values[:, 0]
         assert values.tolist() == [n for n in range(8) if n % 3 == remainder]
 
 

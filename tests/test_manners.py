@@ -734,14 +734,82 @@ def test_ask_with_fixed_distributions() -> None:
     assert_in_range(study.trials)
 
 
-def test_multi_objective_is_told_once(optuna_log: pytest.LogCaptureFixture) -> None:
-    study = optuna.create_study(sampler=hypernet(), directions=["minimize", "maximize"])
-    study.optimize(lambda trial: (every_kind(trial), 1.0), n_trials=8)
+# Several objectives.
+
+
+def schaffer(trial: Trial) -> tuple[float, float]:
+    """The nearer to one of two points, the further from the other. Best: f2 = (1 - √f1)²."""
+    x, y = trial.suggest_float("x", -2, 3), trial.suggest_float("y", -2, 3)
+    return x**2 + (y - 0.3) ** 2, (x - 1) ** 2 + (y - 0.3) ** 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("signs", [(1, 1), (-1, 1)])
+def test_a_front_is_found(seed: int, signs: tuple[int, int]) -> None:
+    """The whole of it dominates 5/6 of the unit square."""
+    study = optuna.create_study(
+        sampler=hypernet(seed=seed),
+        directions=["minimize" if s > 0 else "maximize" for s in signs],
+    )
+    study.optimize(lambda trial: np.multiply(schaffer(trial), signs).tolist(), n_trials=25)
+    found = np.array([np.multiply(trial.values, signs) for trial in study.best_trials])
+    x, y = np.minimum(found[np.argsort(found[:, 0])], 1).T
+
+    assert np.diff(x, append=1) @ (1 - np.minimum.accumulate(y)) > 0.75  # random points: < 0.55
+
+
+def test_three_objectives_with_every_kind_of_parameter(
+    optuna_log: pytest.LogCaptureFixture,
+) -> None:
+    def objective(trial: Trial) -> tuple[float, float, float]:
+        loss = every_kind(trial)
+        return loss, trial.params["int"], -trial.params["float"]
+
+    study = optuna.create_study(
+        sampler=hypernet(), directions=["minimize", "maximize", "minimize"]
+    )
+    study.optimize(objective, n_trials=12)
 
     assert_in_range(study.trials)
-    messages = [record.getMessage() for record in optuna_log.records]
-    assert [message for message in messages if "multi-objective" in message] == messages
-    assert len(messages) == 1
+    assert [record.getMessage() for record in optuna_log.records] == []
+
+
+def test_of_several_objectives_feasible_trials_are_sought() -> None:
+    """One part of the front violates a constraint, and one part of the box fails."""
+
+    def objective(trial: Trial) -> tuple[float, float]:
+        values = schaffer(trial)
+        trial.set_constraint("c", trial.params["x"] - 0.5)
+        return (math.nan, math.nan) if trial.params["y"] < -0.5 else values
+
+    study = optuna.create_study(sampler=hypernet(), directions=["minimize"] * 2)
+    study.optimize(objective, n_trials=30)
+    late = study.trials[15:]
+
+    assert sum(trial.state == TrialState.FAIL for trial in late) <= 1
+    best = [trial for trial in late if 0 <= trial.params["x"] <= 0.51]
+    assert len(best) >= 8
+    assert all(abs(trial.params["y"] - 0.3) < 0.3 for trial in best)
+
+
+def test_several_objectives_that_never_change() -> None:
+    study = optuna.create_study(sampler=hypernet(), directions=["minimize"] * 2)
+    study.optimize(lambda trial: (every_kind(trial) * 0, 1.0), n_trials=8)
+
+    assert_in_range(study.trials)
+    assert len({repr(params) for params in params_of(study)}) == 8
+
+
+def test_one_sampler_for_one_objective_and_for_two() -> None:
+    sampler = hypernet()
+    for directions in (["minimize"] * 2, ["minimize"], ["maximize"] * 2):
+        study = optuna.create_study(sampler=sampler, directions=directions)
+        study.optimize(lambda trial: schaffer(trial)[: len(study.directions)], n_trials=7)  # noqa: B023
+
+        fresh = optuna.create_study(sampler=hypernet(), directions=directions)
+        fresh.add_trials(study.trials[:1])  # the first is the independent sampler's
+        fresh.optimize(lambda trial: schaffer(trial)[: len(fresh.directions)], n_trials=6)  # noqa: B023
+        assert params_of(fresh) == params_of(study)
 
 
 # Numerical trouble.

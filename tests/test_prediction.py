@@ -192,6 +192,26 @@ def test_what_the_training_does_not_know_is_searched(learnt: HyperTraining) -> N
     assert true_loss(study.best_params) < np.quantile(random_losses(200), 0.1)
 
 
+@pytest.mark.parametrize("loss_first", [True, False])
+def test_of_two_objectives_one_may_be_the_predicted_loss(
+    learnt: HyperTraining, loss_first: bool
+) -> None:
+    """Whichever it is, and although the other one falls where that rises."""
+
+    def both(trial: Trial) -> list[float]:
+        values = [objective(trial), -math.log10(trial.params["decay_0"])]
+        return values if loss_first else values[::-1]
+
+    sampler = HypernetSampler(seed=0, training=copy.deepcopy(learnt))
+    study = optuna.create_study(sampler=sampler, directions=["minimize"] * 2)
+    study.optimize(both, n_trials=12)
+    values = np.array([trial.values for trial in study.trials])[:, :: 1 if loss_first else -1]
+
+    assert study.trials[0].params == pytest.approx(learnt.params)
+    assert values[:, 0].min() < np.quantile(random_losses(200), 0.05)
+    assert values[:, 1].min() < -0.9  # of at most 10 ** 1
+
+
 # --- the bridge
 
 

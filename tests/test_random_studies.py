@@ -72,7 +72,7 @@ class Scenario:
         gated: How many of the last parameters are asked for only sometimes.
         value: A key of ``VALUES``.
         endings: What happens to each trial.
-        direction: Of the study.
+        directions: Of the study.
         startup: Of the sampler.
         seed: Of the sampler.
     """
@@ -81,7 +81,7 @@ class Scenario:
     gated: int
     value: str
     endings: list[str]
-    direction: str
+    directions: tuple[str, ...]
     startup: int
     seed: int
 
@@ -92,7 +92,9 @@ scenarios = st.builds(
     gated=st.integers(0, 2),
     value=st.sampled_from(sorted(VALUES)),
     endings=st.lists(st.sampled_from(ENDINGS), min_size=8, max_size=12),
-    direction=st.sampled_from(["minimize", "maximize"]),
+    directions=st.sampled_from(
+        [("minimize",), ("maximize",), ("minimize", "maximize"), ("maximize",) * 3]
+    ),
     startup=st.integers(0, 3),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -130,7 +132,8 @@ def step(study: optuna.Study, scenario: Scenario, ending: str) -> None:
     if ending == "add":
         some = earlier[len(earlier) // 2] if earlier else None
         params, kinds = (some.params, some.distributions) if some else ({}, {})
-        study.add_trial(create_trial(params=params, distributions=kinds, value=-2.0))
+        values = [-2.0] * len(scenario.directions)
+        study.add_trial(create_trial(params=params, distributions=kinds, values=values))
         return
     if ending.startswith("enqueue"):
         params = dict(earlier[-1].params) if earlier else {}
@@ -144,14 +147,15 @@ def step(study: optuna.Study, scenario: Scenario, ending: str) -> None:
     value = VALUES[scenario.value](ask_for(trial, scenario), trial.number)
     if ending == "leave running":
         return
-    if ending.startswith("prune after"):
+    if ending.startswith("prune after") and len(scenario.directions) == 1:
         trial.report(value if ending.endswith("reports") else math.nan, step=1)
     if ending.startswith("prune"):
         study.tell(trial, state=TrialState.PRUNED)
     elif ending == "fail" or math.isnan(value):
         study.tell(trial, state=TrialState.FAIL)
     else:
-        study.tell(trial, value)
+        # What is good in one objective is bad in the next.
+        study.tell(trial, [value * (-1) ** k for k in range(len(scenario.directions))])
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
@@ -166,7 +170,7 @@ def step(study: optuna.Study, scenario: Scenario, ending: str) -> None:
         gated=0,
         value="decades",
         endings=["complete"] * 9,
-        direction="minimize",
+        directions=("minimize",),
         startup=0,
         seed=0,
     )
@@ -178,7 +182,7 @@ def test_any_study(optuna_log: pytest.LogCaptureFixture, scenario: Scenario) -> 
         n_startup_trials=scenario.startup,
         warn_independent_sampling=False,
     )
-    study = optuna.create_study(sampler=sampler, direction=scenario.direction)
+    study = optuna.create_study(sampler=sampler, directions=scenario.directions)
     for ending in scenario.endings:
         step(study, scenario, ending)
     trials = study.get_trials(deepcopy=False)

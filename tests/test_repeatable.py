@@ -44,6 +44,12 @@ def troubled(trial: Trial) -> float:
     return float("nan") if trial.number % 5 == 4 else value
 
 
+def two_objectives(trial: Trial) -> tuple[float, float]:
+    """Now and then a trial fails."""
+    value = every_kind(trial)
+    return (float("nan") if trial.number % 5 == 4 else value), trial.params["float"]
+
+
 def hypernet(seed: int | None = 0) -> HypernetSampler:
     return HypernetSampler(seed=seed, n_startup_trials=4)
 
@@ -98,6 +104,18 @@ def test_order_of_suggest_calls_does_not_matter() -> None:
         return params_of(study)
 
     assert started(forwards) == started(backwards)
+
+
+def test_maximising_one_of_two_objectives_mirrors_minimising_both() -> None:
+    def mirrored(trial: Trial) -> tuple[float, float]:
+        one, other = two_objectives(trial)
+        return one, -other
+
+    both = ["minimize", "minimize"]
+    down = optimized(hypernet(), two_objectives, N_TRIALS, directions=both)
+    up = optimized(hypernet(), mirrored, N_TRIALS, directions=["minimize", "maximize"])
+
+    assert params_of(up) == params_of(down)
 
 
 def test_maximising_mirrors_minimising() -> None:
@@ -174,11 +192,12 @@ def test_resumed_by_a_new_sampler(kind: str, after: int, tmp_path: Path) -> None
     assert params_of(study) == params_of(whole)
 
 
-def test_resumed_after_every_trial() -> None:
+@pytest.mark.parametrize(("objective", "count"), [(troubled, 1), (two_objectives, 2)])
+def test_resumed_after_every_trial(objective: Any, count: int) -> None:
     """With an enqueued and an added trial on the way, beyond the checkpoints of the fits."""
 
     def driven(renewed: bool) -> list[dict[str, Any]]:
-        study = optuna.create_study(sampler=hypernet())
+        study = optuna.create_study(sampler=hypernet(), directions=["minimize"] * count)
         for n in range(26):
             if n == 5:
                 study.enqueue_trial({"float": 1.5})
@@ -186,7 +205,7 @@ def test_resumed_after_every_trial() -> None:
                 study.add_trial(study.trials[3])
             if renewed and n > 0:  # the first trial is the independent sampler's
                 study.sampler = hypernet()
-            study.optimize(troubled, n_trials=1)
+            study.optimize(objective, n_trials=1)
         return params_of(study)
 
     assert driven(renewed=True) == driven(renewed=False)

@@ -68,9 +68,9 @@ def test_value_of_several_is_the_chance_that_all_hold() -> None:
     found = risk(rows, rows[:, 1] > 0.8, rows[:, 2] - 0.5, (rows[:, 1] - 0.3) ** 3)
     asked, active = rows_of(50, 1), np.ones((50, 3), dtype=bool)
     expected = np.ones(50)
-    for posterior, log_weights, target in found.beliefs:
+    for posterior, log_weights, targets in found.beliefs:
         mean, std = posterior.predict(SPACE.embed(asked, active))
-        expected *= np.exp(log_weights) @ norm(mean, std).cdf(target[:, None])
+        expected *= np.exp(log_weights) @ norm(mean, std).cdf(targets)
 
     assert len(found.beliefs) == 3
     np.testing.assert_allclose(chance(found, asked), expected, rtol=1e-9)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Generic
 from typing import NamedTuple
 from typing import TypeVar
@@ -16,6 +18,7 @@ from optuna_hypernet.surrogate import warp
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
+from optuna_hypernet.surrogate.front import Aims
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.outcomes import Outcomes
@@ -58,12 +61,13 @@ class Belief(NamedTuple):
     Attributes:
         posterior: Of ``M`` members.
         log_weights: ``(M,)``, normalised.
-        target: ``(M,)`` warped value below which a response is an improvement.
+        targets: ``(M, t)`` warped values below which a response is an improvement. Of several
+            objectives, it has to be below the same one in all.
     """
 
     posterior: Posterior
     log_weights: Array
-    target: Array
+    targets: Array
 
 
 class Fits(Generic[Fit]):
@@ -88,7 +92,7 @@ class Fits(Generic[Fit]):
 
 
 class Ensemble:
-    """Posteriors over the response, learnt from trials alone.
+    """Posteriors over the response in each objective, learnt from trials alone.
 
     Members are fitted when the number of trials reaches 1, 2, ..., 20, 22, 24, ... (by a tenth
     each time), on the trials there were at that point. So between two checkpoints a suggestion
@@ -96,44 +100,52 @@ class Ensemble:
     """
 
     def __init__(self) -> None:
-        self._fits = Fits(fit_members)
+        self._fits: defaultdict[int, Fits[Members]] = defaultdict(lambda: Fits(fit_members))
 
     def condition(
         self,
         columns: Columns,
         embedding: Array,
-        outcomes: Outcomes,
+        outcomes: Sequence[Outcomes],
         pending: Array,
         likely: Mask,
-    ) -> Belief:
-        """The members' posterior, and what it would be an improvement upon.
+        aims: Aims | None = None,
+    ) -> list[Belief]:
+        """The members' posterior for each objective, and what it would be an improvement upon.
 
         Args:
             columns: Of the embedding.
             embedding: ``(n, D)`` of the trials in the order in which they finished.
-            outcomes: Of the same ``n``.
+            outcomes: Of the same ``n``, in each objective.
             pending: ``(p, D)`` of the running trials.
             likely: ``(p,)`` which of these are expected to be feasible.
+            aims: What is to be improved upon; None for the lowest feasible response.
 
         Raises:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
+        beliefs = []
+        for k, each in enumerate(outcomes):
+            members = self._members(k, columns, embedding, each)
+            kept = thinned(each.places if aims is None else aims.places, _MOST_TRIALS)
+            values = each.settled[kept]
+            warped = np.stack([warp.warp(values, name) for name in members.warps])
+            network = Hypernetwork(members.theta, columns)
+            posterior = Posterior(network, embedding[kept], warped, pending)
+            if aims is None:
+                lowest = _lowest(posterior, each.feasible[kept], likely)
+                targets = (lowest - _least_gains(members, each, kept))[:, None]
+            else:
+                targets = _warped(aims.targets[k], values, warped)
+            beliefs.append(Belief(posterior, members.log_weights, targets))
+        return beliefs
+
+    def _members(self, k: int, columns: Columns, embedding: Array, outcomes: Outcomes) -> Members:
+        """Of objective ``k``, fitted at the last checkpoint."""
         early = checkpoint(len(outcomes))
         then = outcomes[:early]
         fitted = thinned(then.places, _MOST_FITTED)
-        members = self._fits(columns, embedding[:early][fitted], then.settled[fitted])
-        feasible = outcomes.feasible
-        counted = np.isfinite(outcomes.values) & ~outcomes.pruned & feasible
-        values = outcomes.settled
-        kept = thinned(outcomes.places, _MOST_TRIALS)
-        targets = np.stack([warp.warp(values[kept], name) for name in members.warps])
-        network = Hypernetwork(members.theta, columns)
-        posterior = Posterior(network, embedding[kept], targets, pending)
-        gain = np.array(
-            [warp.least_gain(values[kept], counted[kept], name) for name in members.warps]
-        )
-        best = _lowest(posterior, feasible[kept], likely)
-        return Belief(posterior, members.log_weights, best - gain)
+        return self._fits[k](columns, embedding[:early][fitted], then.settled[fitted])
 
 
 def _lowest(posterior: Posterior, feasible: Mask, likely: Mask) -> Array:
@@ -144,6 +156,19 @@ def _lowest(posterior: Posterior, feasible: Mask, likely: Mask) -> Array:
     """
     means = np.hstack([posterior.fitted[:, feasible], posterior.expected[:, likely]])
     return np.asarray(means.min(1) if means.shape[1] else posterior.fitted.max(1) + _FAR)
+
+
+def _least_gains(members: Members, outcomes: Outcomes, kept: NDArray[np.int64]) -> Array:
+    """What an improvement amounts to at least, ``(M,)``."""
+    counted = np.isfinite(outcomes.values) & ~outcomes.pruned & outcomes.feasible
+    values, counted = outcomes.settled[kept], counted[kept]
+    return np.array([warp.least_gain(values, counted, name) for name in members.warps])
+
+
+def _warped(targets: Array, values: Array, warped: Array) -> Array:
+    """``targets (t,)`` as ``(M, t)``, warped as ``values (n,)`` are to ``warped (M, n)``."""
+    order = np.argsort(values)
+    return np.stack([np.interp(targets, values[order], each[order]) for each in warped])
 
 
 def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
