@@ -83,7 +83,8 @@ class ExpectedImprovement:
 
     Of several objectives it is the product: they are independent a posteriori, so that is what to
     expect of the volume between a response and the point of their targets. Of several such points
-    it is the sum.
+    it is the sum. And each objective has the losses once, as if it were the only one: a volume
+    far from all trials is so much larger than one at the front that little else would count.
 
     Args:
         inputs: Embeds the rows.
@@ -138,15 +139,16 @@ class ExpectedImprovement:
         for pull, by in slopes:
             by_embedding += pull(*[(shares * each).sum(1) for each in by])
         gradient = self._inputs.pull(by_embedding, rows, active)
+        m = len(self._beliefs)
         for penalty in self._penalties:
             loss, slope = penalty.value_and_gradient(rows, active)
-            value, gradient = value - loss, gradient - slope
+            value, gradient = value - m * loss, gradient - m * slope
         return value, gradient
 
     def _members(self, rows: Array, active: Mask) -> tuple[list[Array], list[Array]]:
         """How far targets lie above means, in standard deviations, and log EI below them.
 
-        Each ``(M, t, n)`` for every objective; the first one's log EI has all the losses.
+        Each ``(M, t, n)`` for every objective; the first one's log EI has the losses of all.
         """
         embedding = self._inputs.embed(rows, active)
         above, members = [], []
@@ -156,7 +158,7 @@ class ExpectedImprovement:
             above.append((targets - mean) / std)
             members.append(log_expected_improvement(mean, std, targets)[0])
         for penalty in self._penalties:
-            members[0] = members[0] - penalty.value(rows, active)
+            members[0] = members[0] - len(self._beliefs) * penalty.value(rows, active)
         return above, members
 
     def _mixtures(self, members: Sequence[Array]) -> list[Array]:

@@ -23,7 +23,7 @@ from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
-from optuna_hypernet.surrogate.front import draw_aims
+from optuna_hypernet.surrogate.front import draw_directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.trust import trust_region
 
@@ -84,13 +84,14 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request), risk)
     outcomes = [each[usable] for each in trials.outcomes]
-    aims = draw_aims(outcomes, _generator(request))
+    directions = draw_directions(outcomes, _generator(request))
+    places = outcomes[0].places if directions is None else directions.places(outcomes)
     # Which of several objectives rises with a predicted loss is not known.
     columns = Columns(inputs.owner, inputs.ranged, inputs.tilt * (len(outcomes) == 1))
     likely = np.ones(len(pending), dtype=bool) if risk is None else risk.passes(pending)
     known = embedding[usable[asked]]
-    beliefs = ensemble.condition(columns, known, outcomes, pending, likely, aims)
-    seen = Seen(rows[usable], active[usable], (outcomes[0] if aims is None else aims).places)
+    beliefs = ensemble.condition(columns, known, outcomes, places, pending, likely, directions)
+    seen = Seen(rows[usable], active[usable], places)
     # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
     branch = draw_branch(domain, inputs, beliefs, risk, seen, _generator(request))
     penalties = [trust_region(seen.rows, domain.climbing), risk, branch]

@@ -244,12 +244,16 @@ def test_of_two_objectives_it_is_the_volume_below_both_targets(belief: Belief) -
 
 
 def test_gradient_of_two_objectives_equals_finite_differences(belief: Belief) -> None:
-    """Calibrated, and with a penalty."""
+    """Calibrated, and with a penalty, which each of them has."""
     rng = np.random.default_rng(5)
     region = TrustRegion(rng.random((3, 4)), np.array([2, 3]), 0.05)
     beliefs = [belief._replace(targets=rng.uniform(-2, 0, (2, 3))) for _ in range(2)]
     acquisition = ExpectedImprovement(SPACE, beliefs, [region])
     rows, active = rng.uniform(0.1, 0.9, (6, 4)), np.ones((6, 4), dtype=bool)
+    without = ExpectedImprovement(SPACE, beliefs).value(rows, active)
+    penalty = region.value(rows, active)
+    assert penalty.any()
+    np.testing.assert_allclose(acquisition.value(rows, active), without - 2 * penalty, rtol=1e-9)
     scores = acquisition.calibrate(rows, active)
     value, gradient = acquisition.value_and_gradient(rows, active)
     expected = finite_differences(lambda at: float(acquisition.value(at, active).sum()), rows)

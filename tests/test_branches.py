@@ -70,7 +70,9 @@ def drawn(
     whole = Outcomes(values, none, np.zeros(len(ok)), nothing, np.full(len(ok), -1))
     outcomes = whole[ok]
     columns = Columns(space.owner, space.ranged, space.tilt)
-    beliefs = Ensemble().condition(columns, embedding[ok], [outcomes], embedding[:0], none[:0])
+    beliefs = Ensemble().condition(
+        columns, embedding[ok], [outcomes], outcomes.places, embedding[:0], none[:0]
+    )
     seen = Seen(rows[ok], active[ok], outcomes.places)
     found = [
         draw_branch(domain, space, beliefs, risk, seen, np.random.default_rng(seed))

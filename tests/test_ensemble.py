@@ -19,6 +19,7 @@ from optuna_hypernet.surrogate.ensemble import checkpoint
 from optuna_hypernet.surrogate.ensemble import fit_members
 from optuna_hypernet.surrogate.ensemble import rank_correlation
 from optuna_hypernet.surrogate.ensemble import thinned
+from optuna_hypernet.surrogate.front import draw_directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.outcomes import Outcomes
 
@@ -44,9 +45,19 @@ def outcomes_of(values: Array, pruned: Mask, violation: Array | None = None) -> 
     return Outcomes(values, pruned, violation, np.empty((n, 0)), np.full(n, -1))
 
 
+def believed(
+    ensemble: Ensemble, embedding: Array, outcomes: Outcomes, pending: Array, likely: Mask
+) -> Belief:
+    """Of one objective."""
+    (belief,) = ensemble.condition(
+        COLUMNS, embedding, [outcomes], outcomes.places, pending, likely
+    )
+    return belief
+
+
 def conditioned(ensemble: Ensemble, embedding: Array, values: Array) -> Belief:
     pruned = np.zeros(len(values), dtype=bool)
-    return ensemble.condition(COLUMNS, embedding, [outcomes_of(values, pruned)], NOTHING, NONE)[0]
+    return believed(ensemble, embedding, outcomes_of(values, pruned), NOTHING, NONE)
 
 
 # When.
@@ -222,7 +233,7 @@ def test_pruned_trials_do_not_attract() -> None:
     pruned[worst] = True
     values[worst] = -100.0
     outcomes = outcomes_of(values, pruned)
-    posterior = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0].posterior
+    posterior = believed(Ensemble(), embedding, outcomes, NOTHING, NONE).posterior
 
     assert (posterior.fitted.argmin(1) != worst).all()
 
@@ -231,9 +242,9 @@ def test_pending_trials_narrow_the_spread() -> None:
     embedding, values = trials(12)
     pending, _ = trials(2, seed=1)
     outcomes = outcomes_of(values, np.zeros(12, dtype=bool))
-    without = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0].posterior
+    without = believed(Ensemble(), embedding, outcomes, NOTHING, NONE).posterior
     likely = np.ones(2, dtype=bool)
-    beside = Ensemble().condition(COLUMNS, embedding, [outcomes], pending, likely)[0].posterior
+    beside = believed(Ensemble(), embedding, outcomes, pending, likely).posterior
 
     assert (beside.predict(pending)[1] < 0.1 * without.predict(pending)[1]).all()
 
@@ -249,7 +260,7 @@ def test_what_is_to_be_improved_upon_is_feasible() -> None:
 
     def target(pending: Array, likely: bool) -> tuple[Array, Belief]:
         mask = np.full(len(pending), likely)
-        belief = Ensemble().condition(COLUMNS, embedding, [outcomes], pending, mask)[0]
+        belief = believed(Ensemble(), embedding, outcomes, pending, mask)
         return belief.targets[:, 0], belief
 
     alone, belief = target(NOTHING, likely=True)
@@ -264,7 +275,7 @@ def test_what_is_to_be_improved_upon_is_feasible() -> None:
 def test_until_a_trial_is_feasible_any_place_is_as_much_of_an_improvement() -> None:
     embedding, values = trials(12)
     outcomes = outcomes_of(values, np.zeros(12, dtype=bool), np.arange(1.0, 13.0))
-    belief = Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0]
+    belief = believed(Ensemble(), embedding, outcomes, NOTHING, NONE)
     mean, std = belief.posterior.predict(trials(200, 1)[0])
     log_gain = log_expected_improvement(mean, std, belief.targets)[0]
 
@@ -279,9 +290,77 @@ def test_of_many_trials_feasible_ones_are_kept(monkeypatch: pytest.MonkeyPatch) 
     embedding, values = trials(600)
     feasible = embedding[:, 0] < -0.9
     outcomes = outcomes_of(values, np.zeros(600, dtype=bool), np.where(feasible, 0.0, 1.0))
-    Ensemble().condition(COLUMNS, embedding, [outcomes], NOTHING, NONE)[0]
+    believed(Ensemble(), embedding, outcomes, NOTHING, NONE)
 
     assert 20 < feasible.sum() < 60
     assert len(given[-1]) == 160
     kept = {row.tobytes() for row in given[-1]}
     assert {row.tobytes() for row in embedding[feasible]} <= kept
+
+
+# Several objectives.
+
+
+def both(n: int, seed: int = 0) -> tuple[Array, list[Outcomes]]:
+    """The nearer to one place, the further from another."""
+    embedding, _ = trials(n, seed)
+    values = [((embedding - centre) ** 2).sum(1) for centre in (-0.5, 0.5)]
+    return embedding, [outcomes_of(each, np.zeros(n, dtype=bool)) for each in values]
+
+
+def front_of(
+    embedding: Array, outcomes: list[Outcomes], pending: Array = NOTHING, likely: bool = True
+) -> list[Belief]:
+    directions = draw_directions(outcomes, np.random.default_rng(0))
+    assert directions is not None
+    mask = np.full(len(pending), likely)
+    places = directions.places(outcomes)
+    return Ensemble().condition(COLUMNS, embedding, outcomes, places, pending, mask, directions)
+
+
+def test_each_objective_has_members_of_its_own() -> None:
+    embedding, outcomes = both(25)
+    for belief, alone in zip(front_of(embedding, outcomes), outcomes, strict=True):
+        expected = believed(Ensemble(), embedding, alone, NOTHING, NONE)
+        np.testing.assert_array_equal(belief.log_weights, expected.log_weights)
+        np.testing.assert_array_equal(belief.posterior.fitted, expected.posterior.fitted)
+        assert belief.targets.shape == (len(belief.log_weights), 4)
+
+
+def test_targets_lie_on_the_front_of_what_is_expected() -> None:
+    """Without noise that is what trials have returned, and as good under any warp."""
+    embedding, outcomes = both(25)
+    directions = draw_directions(outcomes, np.random.default_rng(0))
+    assert directions is not None
+    settled = np.stack([each.settled for each in outcomes], axis=1)
+    expected = directions.targets(settled)
+    for belief, values, points in zip(
+        front_of(embedding, outcomes), settled.T, expected.T, strict=True
+    ):
+        for targets, fitted in zip(belief.targets, belief.posterior.fitted, strict=True):
+            got = warp.carry(targets, fitted, values)
+            np.testing.assert_allclose(got, points, atol=0.1 * np.ptp(values))
+
+
+def test_a_lucky_value_is_not_to_be_improved_upon() -> None:
+    """Of mere noise, ten times at each of four places: the lowest of 40 draws is about -2.2."""
+    rng = np.random.default_rng(0)
+    embedding = np.repeat(rng.uniform(-1, 1, (4, 3)), 10, axis=0)
+    outcomes = [
+        outcomes_of(values, np.zeros(40, dtype=bool)) for values in rng.normal(size=(2, 40))
+    ]
+    for belief, each in zip(front_of(embedding, outcomes), outcomes, strict=True):
+        assert warp.warp(each.settled, "identity").min() < -1.8
+        assert belief.targets.min() > -0.9
+
+
+def test_running_trials_are_part_of_the_front() -> None:
+    """If they may be feasible; else it stays where it was."""
+    embedding, outcomes = both(25)
+    there = np.full((1, 3), 0.0)
+    alone = front_of(embedding, outcomes)
+    unlikely, likely = (front_of(embedding, outcomes, there, likely) for likely in (False, True))
+    for k in range(2):
+        np.testing.assert_array_equal(unlikely[k].targets, alone[k].targets)
+        assert (likely[k].targets <= alone[k].targets + 1e-9).all()
+        assert (likely[k].targets < alone[k].targets - 0.01).any()

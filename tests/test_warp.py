@@ -15,6 +15,7 @@ from scipy.stats import norm
 from scipy.stats import rankdata
 
 from optuna_hypernet.surrogate.warp import NAMES
+from optuna_hypernet.surrogate.warp import carry
 from optuna_hypernet.surrogate.warp import least_gain
 from optuna_hypernet.surrogate.warp import settle
 from optuna_hypernet.surrogate.warp import warp
@@ -217,3 +218,25 @@ def test_least_gain_of_ranks_grows_with_the_ties() -> None:
 @given(values=samples(tied) | samples(anything))
 def test_least_gain_is_finite_and_not_negative(name: str, values: list[float]) -> None:
     assert 0 <= gain(settled(values), name) < np.inf
+
+
+# From one scale to another.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_carried_there_and_back(name: str) -> None:
+    """Also beyond the values, and in their own order."""
+    values = np.random.default_rng(0).normal(size=20) ** 3
+    warped = warp(values, name)
+    at = np.linspace(values.min() - 3, values.max() + 3, 101)
+    there = carry(at, values, warped)
+
+    assert (np.diff(there) > 0).all()
+    np.testing.assert_allclose(carry(values, values, warped), warped, atol=1e-12)
+    np.testing.assert_allclose(carry(there, warped, values), at, atol=1e-9)
+
+
+def test_carried_from_a_constant() -> None:
+    values, warped = np.full(3, 0.5), np.zeros(3)
+    assert carry(np.array([0.2, 0.5]), values, warped).tolist() == [0, 0]
+    assert carry(np.array([-1.0, 0.0]), warped, values).tolist() == [0.5, 0.5]

@@ -18,7 +18,7 @@ from optuna_hypernet.surrogate import warp
 from optuna_hypernet.surrogate.evidence import even_gates
 from optuna_hypernet.surrogate.evidence import fit
 from optuna_hypernet.surrogate.evidence import free_gates
-from optuna_hypernet.surrogate.front import Aims
+from optuna_hypernet.surrogate.front import Directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
 from optuna_hypernet.surrogate.outcomes import Outcomes
@@ -107,38 +107,53 @@ class Ensemble:
         columns: Columns,
         embedding: Array,
         outcomes: Sequence[Outcomes],
+        places: Places,
         pending: Array,
         likely: Mask,
-        aims: Aims | None = None,
+        directions: Directions | None = None,
     ) -> list[Belief]:
         """The members' posterior for each objective, and what it would be an improvement upon.
+
+        That is the lowest or, in some directions, the front of what is expected of trials,
+        finished or running, as far as they are feasible.
 
         Args:
             columns: Of the embedding.
             embedding: ``(n, D)`` of the trials in the order in which they finished.
             outcomes: Of the same ``n``, in each objective.
+            places: ``(n,)`` of each among them, 0 for the best.
             pending: ``(p, D)`` of the running trials.
             likely: ``(p,)`` which of these are expected to be feasible.
-            aims: What is to be improved upon; None for the lowest feasible response.
+            directions: In which the front is to be improved upon, if there is one.
 
         Raises:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
         """
-        beliefs = []
-        for k, each in enumerate(outcomes):
-            members = self._members(k, columns, embedding, each)
-            kept = thinned(each.places if aims is None else aims.places, _MOST_TRIALS)
-            values = each.settled[kept]
-            warped = np.stack([warp.warp(values, name) for name in members.warps])
-            network = Hypernetwork(members.theta, columns)
-            posterior = Posterior(network, embedding[kept], warped, pending)
-            if aims is None:
-                lowest = _lowest(posterior, each.feasible[kept], likely)
-                targets = (lowest - _least_gains(members, each, kept))[:, None]
-            else:
-                targets = _warped(aims.targets[k], values, warped)
-            beliefs.append(Belief(posterior, members.log_weights, targets))
-        return beliefs
+        kept = thinned(places, _MOST_TRIALS)
+        known = [
+            _Known(
+                self._members(k, columns, embedding, each),
+                columns,
+                embedding[kept],
+                each.settled[kept],
+                pending,
+            )
+            for k, each in enumerate(outcomes)
+        ]
+        feasible = outcomes[0].feasible[kept]
+        if directions is None:
+            targets = [
+                each.lowest(feasible, likely, whole.returned[kept])[:, None]
+                for each, whole in zip(known, outcomes, strict=True)
+            ]
+        else:
+            expected = np.stack([each.expected() for each in known], axis=1)
+            points = directions.targets(expected[np.concatenate([feasible, likely])])
+            targets = [each.warp(column) for each, column in zip(known, points.T, strict=True)]
+        return [
+            Belief(each.posterior, each.log_weights, below)
+            for each, below in zip(known, targets, strict=True)
+        ]
 
     def _members(self, k: int, columns: Columns, embedding: Array, outcomes: Outcomes) -> Members:
         """Of objective ``k``, fitted at the last checkpoint."""
@@ -148,27 +163,49 @@ class Ensemble:
         return self._fits[k](columns, embedding[:early][fitted], then.settled[fitted])
 
 
-def _lowest(posterior: Posterior, feasible: Mask, likely: Mask) -> Array:
-    """The lowest posterior mean ``(M,)`` at any trial, finished or running, that is feasible.
+class _Known:
+    """What members make of one objective's values.
 
-    Until one is, far above all: any place is then as much of an improvement as another, and what
-    is left to choose by is the chance that it is feasible.
+    Args:
+        members: ``M`` of them.
+        columns: Of the embedding.
+        embedding: ``(n, D)`` of the trials.
+        values: ``(n,)``, settled.
+        pending: ``(p, D)`` of the running trials.
     """
-    means = np.hstack([posterior.fitted[:, feasible], posterior.expected[:, likely]])
-    return np.asarray(means.min(1) if means.shape[1] else posterior.fitted.max(1) + _FAR)
 
+    def __init__(
+        self, members: Members, columns: Columns, embedding: Array, values: Array, pending: Array
+    ) -> None:
+        self._warps = members.warps
+        self._values = values
+        self._warped = np.stack([warp.warp(values, name) for name in members.warps])
+        self.log_weights = members.log_weights
+        network = Hypernetwork(members.theta, columns)
+        self.posterior = Posterior(network, embedding, self._warped, pending)
 
-def _least_gains(members: Members, outcomes: Outcomes, kept: NDArray[np.int64]) -> Array:
-    """What an improvement amounts to at least, ``(M,)``."""
-    counted = np.isfinite(outcomes.values) & ~outcomes.pruned & outcomes.feasible
-    values, counted = outcomes.settled[kept], counted[kept]
-    return np.array([warp.least_gain(values, counted, name) for name in members.warps])
+    def lowest(self, feasible: Mask, likely: Mask, returned: Mask) -> Array:
+        """The lowest mean ``(M,)`` at any trial that is feasible, less the least gain.
 
+        Until one is, far above all: any place is then as much of an improvement as another, and
+        what is left to choose by is the chance that it is feasible.
+        """
+        means = np.hstack([self.posterior.fitted[:, feasible], self.posterior.expected[:, likely]])
+        best = means.min(1) if means.shape[1] else self.posterior.fitted.max(1) + _FAR
+        counted = returned & feasible
+        gains = [warp.least_gain(self._values, counted, name) for name in self._warps]
+        return np.asarray(best - np.array(gains))
 
-def _warped(targets: Array, values: Array, warped: Array) -> Array:
-    """``targets (t,)`` as ``(M, t)``, warped as ``values (n,)`` are to ``warped (M, n)``."""
-    order = np.argsort(values)
-    return np.stack([np.interp(targets, values[order], each[order]) for each in warped])
+    def expected(self) -> Array:
+        """Means ``(n + p,)`` at trials and running ones, as settled values."""
+        means = np.hstack([self.posterior.fitted, self.posterior.expected])
+        pairs = zip(means, self._warped, strict=True)
+        values = np.stack([warp.carry(mean, row, self._values) for mean, row in pairs])
+        return np.asarray(np.exp(self.log_weights) @ values)
+
+    def warp(self, targets: Array) -> Array:
+        """Settled ``targets (t,)``, warped as the values are by each member: ``(M, t)``."""
+        return np.stack([warp.carry(targets, self._values, row) for row in self._warped])
 
 
 def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:

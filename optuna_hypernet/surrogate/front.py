@@ -29,54 +29,67 @@ _BEYOND = 1.0
 
 
 @dataclass(frozen=True)
-class Aims:
-    """What the next trial is to improve upon.
+class Directions:
+    """From a reference point towards the front.
 
     Attributes:
-        targets: ``(m, t)`` settled values in each of ``m`` objectives. To be below the same one
-            in all of them is an improvement.
-        places: ``(n,)`` of each trial among them: first those that dominate a target, then those
-            that come second in some direction, and so on.
+        steps: ``(t, m)`` positive, for each of ``m`` objectives in widths of the front.
     """
 
-    targets: Array
-    places: Places
+    steps: Array
+
+    def targets(self, values: Array) -> Array:
+        """Where they leave the front of ``values (n, m)``: ``(t, m)``.
+
+        To be below the same one of these in all objectives is an improvement.
+        """
+        reference, width = _extent(values)
+        reach = self._reach(values, reference, width)
+        return np.asarray(reference - reach.max(0)[:, None] * self.steps * width)
+
+    def places(self, outcomes: Sequence[Outcomes]) -> Places:
+        """The place ``(n,)`` of each trial among them, 0 for the best.
+
+        First those that reach furthest in some direction, then those that come second, and so on;
+        any that is not feasible after all that are. At least one has to be.
+
+        Args:
+            outcomes: Of ``n`` trials in each objective.
+        """
+        values = np.stack([each.settled for each in outcomes], axis=1)  # (n, m)
+        feasible, violation = outcomes[0].feasible, outcomes[0].violation
+        reach = self._reach(values, *_extent(values[feasible]))
+        reach[~feasible] = -np.inf
+        ranks = rankdata(-reach, axis=0, method="min")
+        places = np.empty(len(values), dtype=np.int64)
+        places[np.lexsort([ranks.argmin(1), ranks.min(1), violation])] = np.arange(len(values))
+        return places
+
+    def _reach(self, values: Array, reference: Array, width: Array) -> Array:
+        """How many steps in each direction dominated by ``values (n, m)``: ``(n, t)``."""
+        return np.asarray((((reference - values) / width)[:, None] / self.steps).min(2))
 
 
-def draw_aims(outcomes: Sequence[Outcomes], rng: np.random.Generator) -> Aims | None:
-    """Aims on the front of the feasible trials; None without these, or for one objective.
+def draw_directions(outcomes: Sequence[Outcomes], rng: np.random.Generator) -> Directions | None:
+    """A few, uniformly from all that are positive.
 
-    Args:
-        outcomes: Of ``n`` trials in each objective.
-        rng: Draws the directions.
+    None without a front: for one objective, or if no trial is feasible.
     """
-    feasible = outcomes[0].feasible
-    if len(outcomes) == 1 or not feasible.any():
+    if len(outcomes) == 1 or not outcomes[0].feasible.any():
         return None
-    values = np.stack([each.settled for each in outcomes], axis=1)  # (n, m)
-    lowest, width = _extent(values[feasible])
-    reference = lowest + (1 + _BEYOND) * width
-    directions = np.abs(rng.standard_normal((_N_DIRECTIONS, len(outcomes)))) * width  # (t, m)
-    reach = ((reference - values)[:, None] / directions).min(2)  # (n, t)
-    reach[~feasible] = -np.inf
-    targets = reference - reach.max(0)[:, None] * directions
-    ranks = rankdata(-reach, axis=0, method="min")
-    places = np.empty(len(values), dtype=np.int64)
-    order = np.lexsort([ranks.argmin(1), ranks.min(1), outcomes[0].violation])
-    places[order] = np.arange(len(values))
-    return Aims(targets.T, places)
+    return Directions(np.abs(rng.standard_normal((_N_DIRECTIONS, len(outcomes)))))
 
 
 def _extent(values: Array) -> tuple[Array, Array]:
-    """The lowest of values ``(n, m)``, and how wide their front is: ``(m,)`` each.
+    """The reference point of values ``(n, m)``, and how wide their front is: ``(m,)`` each.
 
     The front ends at the trials that are best in one objective. Where these agree in another, that
     one is as wide as all trials are.
     """
-    lowest = values.min(0)
-    scaled = (values - lowest) / np.maximum(np.ptp(values, axis=0), np.finfo(float).tiny)
+    lowest, spread = values.min(0), np.ptp(values, axis=0)
+    scaled = (values - lowest) / np.maximum(spread, np.finfo(float).tiny)
     ends = [np.lexsort([scaled.sum(1), column])[0] for column in values.T]
     width = values[ends].max(0) - lowest
-    for each in (np.ptp(values, axis=0), 1.0):
+    for each in (spread, 1.0):
         width = np.where(width > 0, width, each)
-    return lowest, width
+    return lowest + (1 + _BEYOND) * width, width

@@ -61,6 +61,11 @@ class Outcomes:
         """Which of them ``(n,)`` violate no constraint."""
         return np.asarray(self.violation == 0)
 
+    @property
+    def returned(self) -> Mask:
+        """Which values ``(n,)`` are finite and those of a complete trial."""
+        return np.asarray(np.isfinite(self.values) & ~self.pruned)
+
     @cached_property
     def places(self) -> Places:
         """The place ``(n,)`` of each among them, 0 for the best.

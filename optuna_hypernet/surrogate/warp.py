@@ -66,6 +66,17 @@ def warp(values: Array, name: str) -> Array:
     return _standard(np.where(better, (values - median) / scale, ranks))
 
 
+def carry(at: Array, ones: Array, others: Array) -> Array:
+    """``at`` on the scale of ``ones (n,)``, as on that of ``others (n,)``, which are as ordered.
+
+    In between it is interpolated; beyond them both scales go on as they do on average.
+    """
+    ones, others = np.sort(ones), np.sort(others)
+    slope = np.ptp(others) / max(np.ptp(ones), np.finfo(float).tiny)
+    beyond = at - np.clip(at, ones[0], ones[-1])
+    return np.asarray(np.interp(at, ones, others) + slope * beyond)
+
+
 def least_gain(values: Array, counted: Mask, name: str) -> float:
     """How much lower than the lowest of ``values (n,)`` a lower one would be, once warped.
 
