@@ -76,9 +76,8 @@ class HypernetSampler(BaseSampler):
     for abandoned.
 
     Each of several objectives has members of its own. What is to be improved upon, in all of them
-    at once, are points on the Pareto front of what is expected of trials, drawn anew for every
-    suggestion; and what is raised in step 4 is the log of the volume that is to be expected
-    between them and a response.
+    at once, are points on the Pareto front, drawn anew for every suggestion; and what is raised in
+    step 4 is the log of the volume that is to be expected between them and a response.
 
     With a ``training``, the validation loss of its best response w_φ(λ) is one more thing that
     the hypernetwork of step 2 reads about a trial, with a gate of its own: the prior mean rises

@@ -114,8 +114,8 @@ class Ensemble:
     ) -> list[Belief]:
         """The members' posterior for each objective, and what it would be an improvement upon.
 
-        That is the lowest or, in some directions, the front of what is expected of trials,
-        finished or running, as far as they are feasible.
+        That is the lowest or, in some directions, the front of trials, finished or running, as far
+        as they are feasible.
 
         Args:
             columns: Of the embedding.
@@ -197,11 +197,10 @@ class _Known:
         return np.asarray(best - np.array(gains))
 
     def expected(self) -> Array:
-        """Means ``(n + p,)`` at trials and running ones, as settled values."""
-        means = np.hstack([self.posterior.fitted, self.posterior.expected])
-        pairs = zip(means, self._warped, strict=True)
-        values = np.stack([warp.carry(mean, row, self._values) for mean, row in pairs])
-        return np.asarray(np.exp(self.log_weights) @ values)
+        """The values, and what is expected of what is running ``(n + p,)``."""
+        pairs = zip(self.posterior.expected, self._warped, strict=True)
+        running = np.stack([warp.carry(mean, row, self._values) for mean, row in pairs])
+        return np.append(self._values, np.exp(self.log_weights) @ running)
 
     def warp(self, targets: Array) -> Array:
         """Settled ``targets (t,)``, warped as the values are by each member: ``(M, t)``."""
