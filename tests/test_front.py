@@ -67,12 +67,12 @@ def test_targets_lie_on_the_front(m: int, seed: int) -> None:
 def test_how_far_the_front_reaches_is_its_hypervolume() -> None:
     """In two objectives: π / 4 times the mean square of the reach (Zhang & Golovin 2020, lemma 5).
 
-    The front's ends are 0 and 1, so the reference point lies at 2.
+    The front's ends are 0 and 1, so the reference point lies at 1.4.
     """
     front = np.array([[0.0, 1.0], [0.2, 0.6], [0.5, 0.3], [1.0, 0.0]])
     targets = np.concatenate([drawn(2, seed).targets(front) for seed in range(5000)])
-    reach = np.linalg.norm(2 - targets, axis=1)
-    strips = [(0.2, 1.0), (0.3, 1.4), (0.5, 1.7), (1.0, 2.0)]  # widths and heights between them
+    reach = np.linalg.norm(1.4 - targets, axis=1)
+    strips = [(0.2, 0.4), (0.3, 0.8), (0.5, 1.1), (0.4, 1.4)]  # widths and heights between them
     volume = sum(width * height for width, height in strips)
     assert math.pi / 4 * np.mean(reach**2) == pytest.approx(volume, rel=0.01)
 

@@ -788,9 +788,8 @@ def test_of_several_objectives_feasible_trials_are_sought() -> None:
     late = study.trials[15:]
 
     assert sum(trial.state == TrialState.FAIL for trial in late) <= 1
-    best = [trial for trial in late if 0 <= trial.params["x"] <= 0.51]
-    assert len(best) >= 8
-    assert all(abs(trial.params["y"] - 0.3) < 0.3 for trial in best)
+    near = [trial for trial in late if abs(trial.params["y"] - 0.3) < 0.1]
+    assert sum(0 <= trial.params["x"] <= 0.51 for trial in near) >= 10
 
 
 def test_several_objectives_that_never_change() -> None:

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 _N_DIRECTIONS = 4
 # How far beyond the worst values of the front the reference point lies, in widths of the front:
 # the further it is, the more its ends count beside its middle.
-_BEYOND = 1.0
+_BEYOND = 0.4
 
 
 @dataclass(frozen=True)
