@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis.strategies as st
 import optuna
 import pytest
+from hypothesis import assume
 from hypothesis import example
 from hypothesis import given
 from hypothesis import settings
@@ -117,6 +118,17 @@ def ask_for(trial: Trial, scenario: Scenario, most: int | None = None) -> float:
     return total
 
 
+def is_left_by_the_random_sampler(kind: BaseDistribution) -> bool:
+    """Before Optuna 5 its values leave log ranges that are but a few digits wide."""
+    old = int(optuna.__version__.split(".")[0]) < 5
+    return (
+        old
+        and isinstance(kind, optuna.distributions.FloatDistribution)
+        and kind.log
+        and kind.high < kind.low * (1 + 1e-12)
+    )
+
+
 def suggest(trial: Trial, name: str, kind: BaseDistribution) -> Any:
     if isinstance(kind, optuna.distributions.CategoricalDistribution):
         return trial.suggest_categorical(name, kind.choices)
@@ -176,6 +188,7 @@ def step(study: optuna.Study, scenario: Scenario, ending: str) -> None:
     )
 )
 def test_any_study(optuna_log: pytest.LogCaptureFixture, scenario: Scenario) -> None:
+    assume(not any(map(is_left_by_the_random_sampler, scenario.space.values())))
     optuna_log.clear()
     sampler = HypernetSampler(
         seed=scenario.seed,
