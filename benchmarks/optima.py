@@ -1,9 +1,9 @@
 """`optima`: what is perfect and what is random, for every problem.
 
 `optima.json` holds, by problem name, the optimum and the median of random configurations. Tables:
-both exact. Functions: exact optimum, median of 10,000 uniform points. Trainings: best value known,
-which this command lowers to the best in the given storages, and the median of 200 random
-configurations.
+both exact; of a hypervolume, 0 stands for the median. Functions: exact optimum, median of 10,000
+uniform points. Trainings: best value known, which this command lowers to the best in the given
+storages, and the median of 200 random configurations.
 """
 
 import argparse

@@ -106,13 +106,14 @@ class ExpectedImprovement:
         Returns:
             The log EI ``(n,)`` at these rows, on the new scale.
         """
-        u, members = self._members(rows, active)
+        predictions, members = self._members(rows, active)
         gains = self._mixtures(members)
-        for k in range(len(members)):
+        for k, (mean, std) in enumerate(predictions):
             reached = members[k] + sum(gains[:k] + gains[k + 1 :])
-            reached, above = (each.reshape(len(each), -1) for each in (reached, u[k]))
+            u = (self._beliefs[k].targets[:, :, None] - mean) / std
+            reached, u = (each.reshape(len(each), -1) for each in (reached, u))
             best = reached.argmax(1)[:, None]
-            hope = log_ndtr(np.take_along_axis(above, best, 1)[:, 0])
+            hope = log_ndtr(np.take_along_axis(u, best, 1)[:, 0])
             self._log_weights[k] = self._log_weights[k] - reached.max(1)
             self._log_weights[k] += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
         return _either(self._mixtures(members))[0]
@@ -145,21 +146,20 @@ class ExpectedImprovement:
             value, gradient = value - m * loss, gradient - m * slope
         return value, gradient
 
-    def _members(self, rows: Array, active: Mask) -> tuple[list[Array], list[Array]]:
-        """How far targets lie above means, in standard deviations, and log EI below them.
+    def _members(self, rows: Array, active: Mask) -> tuple[list[tuple[Array, Array]], list[Array]]:
+        """Mean and standard deviation ``(M, 1, n)``, and log EI ``(M, t, n)``, of each objective.
 
-        Each ``(M, t, n)`` for every objective; the first one's log EI has the losses of all.
+        The first one's log EI has the losses of all.
         """
         embedding = self._inputs.embed(rows, active)
-        above, members = [], []
+        predictions, members = [], []
         for belief in self._beliefs:
             mean, std = (each[:, None] for each in belief.posterior.predict(embedding))
-            targets = belief.targets[:, :, None]
-            above.append((targets - mean) / std)
-            members.append(log_expected_improvement(mean, std, targets)[0])
+            predictions.append((mean, std))
+            members.append(log_expected_improvement(mean, std, belief.targets[:, :, None])[0])
         for penalty in self._penalties:
             members[0] = members[0] - len(self._beliefs) * penalty.value(rows, active)
-        return above, members
+        return predictions, members
 
     def _mixtures(self, members: Sequence[Array]) -> list[Array]:
         """Log EI ``(t, n)`` of every objective."""

@@ -149,7 +149,7 @@ class Ensemble:
         else:
             expected = np.stack([each.expected() for each in known], axis=1)
             points = directions.targets(expected[np.concatenate([feasible, likely])])
-            targets = [each.warp(column) for each, column in zip(known, points.T, strict=True)]
+            targets = [each.warped(column) for each, column in zip(known, points.T, strict=True)]
         return [
             Belief(each.posterior, each.log_weights, below)
             for each, below in zip(known, targets, strict=True)
@@ -202,7 +202,7 @@ class _Known:
         running = np.stack([warp.carry(mean, row, self._values) for mean, row in pairs])
         return np.append(self._values, np.exp(self.log_weights) @ running)
 
-    def warp(self, targets: Array) -> Array:
+    def warped(self, targets: Array) -> Array:
         """Settled ``targets (t,)``, warped as the values are by each member: ``(M, t)``."""
         return np.stack([warp.carry(targets, self._values, row) for row in self._warped])
 

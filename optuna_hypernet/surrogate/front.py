@@ -74,6 +74,10 @@ def draw_directions(outcomes: Sequence[Outcomes], rng: np.random.Generator) -> D
     """A few, uniformly from all that are positive.
 
     None without a front: for one objective, or if no trial is feasible.
+
+    Args:
+        outcomes: Of ``n`` trials in each objective.
+        rng: Draws them.
     """
     if len(outcomes) == 1 or not outcomes[0].feasible.any():
         return None

@@ -67,9 +67,10 @@ def warp(values: Array, name: str) -> Array:
 
 
 def carry(at: Array, ones: Array, others: Array) -> Array:
-    """``at`` on the scale of ``ones (n,)``, as on that of ``others (n,)``, which are as ordered.
+    """Takes ``at`` from the scale of ``ones (n,)`` to that of ``others (n,)``, any shape.
 
-    In between it is interpolated; beyond them both scales go on as they do on average.
+    The same ``n`` on two scales, in one order. Between them it is interpolated; beyond, both
+    scales go on as they do on average.
     """
     ones, others = np.sort(ones), np.sort(others)
     slope = np.ptp(others) / max(np.ptp(ones), np.finfo(float).tiny)
