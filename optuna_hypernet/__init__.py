@@ -28,7 +28,9 @@ The map of the sampler, in the order in which a suggestion passes through it::
     branches       in a conditional space: which choice is searched, by Thompson sampling
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
-    prediction     only with ``training=``: what it predicts, as one more column of the embedding
+    prediction     what is known without a trial, as one more column of the embedding:
+      sources        with ``source_studies=``, what earlier studies predict
+      training       with ``training=``, what hyper-training predicts
 
 numpy and scipy do all the work of such a suggestion; torch is never imported by it. Modules below
 ``sampler`` and ``history`` know nothing of Optuna beyond its distributions.

@@ -72,6 +72,11 @@ class Trials:
     unknown: bool
 
     @property
+    def none_yet(self) -> bool:
+        """Whether there is none of which anything is known."""
+        return not (len(self.values) or len(self.pending) or self.unknown)
+
+    @property
     def failed(self) -> Mask:
         """Which of the finished ones ``(n,)`` failed."""
         return np.asarray(np.isnan(self.values).any(1))

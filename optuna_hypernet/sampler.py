@@ -7,37 +7,35 @@ import numbers
 import threading
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
-from optuna.distributions import distribution_to_json
-from optuna.distributions import json_to_distribution
 from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
-from optuna_hypernet.prediction import SCALE
 from optuna_hypernet.prediction import Prediction
-from optuna_hypernet.prediction import Training
 from optuna_hypernet.risk import Risks
+from optuna_hypernet.sources import Source
+from optuna_hypernet.sources import Sources
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.space import stored
 from optuna_hypernet.suggestion import Request
 from optuna_hypernet.suggestion import draw
 from optuna_hypernet.suggestion import suggest
 from optuna_hypernet.surrogate.ensemble import Ensemble
 from optuna_hypernet.threads import one_blas_thread
-
-
-if TYPE_CHECKING:
-    from optuna.study import Study
+from optuna_hypernet.training import SCALE
+from optuna_hypernet.training import Trained
+from optuna_hypernet.training import Training
 
 
 _logger = get_logger(f"optuna.{__name__}")
@@ -90,6 +88,12 @@ class HypernetSampler(BaseSampler):
     that starts there; it is a guide to trainings from the very beginning, no more. Which of
     several objectives rises with it is left to the trials.
 
+    With ``source_studies``, what they predict is such an input, too: the mean of what each has
+    learnt, in which those that predict the order of this study's trials come to count most. The
+    first trial is the best configuration that they know, and the surrogate takes over from the
+    next. Only what they share with this study is used: parameters of the same name, in whatever
+    range, and choices that both have.
+
     Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
     had not been interrupted. A new ``training``, repeatable by its own seed, then catches up
@@ -113,11 +117,16 @@ class HypernetSampler(BaseSampler):
             A :class:`~optuna_hypernet.HyperTraining` of the model that the objective trains. Its
             search space must be part of the study's, under the same names and with the same
             ranges; what it does not know, such as a learning rate, is searched as before.
+        source_studies:
+            Earlier studies of the same pipeline on other data, say, or of a similar one. They are
+            read once, now; whether they minimised or maximised, by whatever sampler, and how their
+            values are scaled does not matter.
 
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If ``seed`` or ``n_startup_trials`` is negative, or ``training`` has
-            tensor-valued hyperparameters, which no trial can suggest.
+            tensor-valued hyperparameters, which no trial can suggest; if a source study has
+            several objectives, or no finished trial to learn from; or if there are both.
     """
 
     def __init__(
@@ -128,6 +137,7 @@ class HypernetSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
         training: Training | None = None,
+        source_studies: Sequence[Study] = (),
     ) -> None:
         if seed is not None:
             _check_count("seed", seed, "Pass an int for repeatable studies, or None.")
@@ -144,6 +154,12 @@ class HypernetSampler(BaseSampler):
             )
         if training is not None:
             _check_training(training)
+        sources = _sources(source_studies)
+        if training is not None and sources:
+            raise ValueError(
+                "training and source_studies both say what to expect before there are trials. "
+                "Pass one of them: the training, if you have one, knows this very model."
+            )
         self._seed = None if seed is None else int(seed)
         self._n_startup_trials = int(n_startup_trials)
         self._independent_sampler = independent_sampler or RandomSampler(
@@ -151,6 +167,7 @@ class HypernetSampler(BaseSampler):
         )
         self._warn_independent_sampling = warn_independent_sampling
         self._training = training
+        self._source_studies = sources
         self._forget()
 
     def reseed_rng(self) -> None:
@@ -196,6 +213,10 @@ class HypernetSampler(BaseSampler):
             if param_name in known and param_name in trials.names:
                 space = SearchSpace({**_searched(known), param_name: param_distribution})
                 return self._descend(trial, space, trials)[param_name]
+            if trials.none_yet and self._sources is not None:
+                first = self._first(self._sources, param_name, param_distribution)
+                if first:
+                    return first[param_name]
             started = self._history.finished > self._n_startup_trials
         if started and self._warn_independent_sampling:
             _logger.warning(
@@ -231,6 +252,7 @@ class HypernetSampler(BaseSampler):
             "_ensemble",
             "_risks",
             "_predicted",
+            "_sources",
             "_told",
         ):
             del state[forgotten]
@@ -248,6 +270,7 @@ class HypernetSampler(BaseSampler):
         self._ensemble = Ensemble()
         self._risks = Risks()
         self._predicted: tuple[int, Prediction] | None = None
+        self._sources = Sources(self._source_studies) if self._source_studies else None
         self._told: set[str] = set()
 
     def _entropy(self) -> int:
@@ -266,7 +289,7 @@ class HypernetSampler(BaseSampler):
             # A storage returns tuples as lists, which are other choices. Which they were is known
             # from the first time that the parameter comes to the independent sampler.
             asked = self._asked.get(name)
-            if asked is not None and _stored(asked) == _stored(known[name]):
+            if asked is not None and stored(asked) == stored(known[name]):
                 known[name] = asked
             else:
                 del known[name]
@@ -280,7 +303,7 @@ class HypernetSampler(BaseSampler):
             trial.number,
             self._entropy(),
             self._n_startup_trials,
-            self._predict(space, trials),
+            self._remember(space) if self._sources else self._predict(space, trials),
         )
         return space.decode(self._suggest(request, trials))
 
@@ -313,7 +336,7 @@ class HypernetSampler(BaseSampler):
                 )
                 _fit(training)
             if self._predicted is None or self._predicted[0] != training.trained:
-                self._predicted = training.trained, Prediction(training)
+                self._predicted = training.trained, Trained(training)
             return self._predicted[1]
         except (ArithmeticError, np.linalg.LinAlgError) as error:
             self._training = None
@@ -321,6 +344,26 @@ class HypernetSampler(BaseSampler):
                 f"HypernetSampler could not hyper-train ({error}). The study goes on without."
             )
             return None
+
+    def _remember(self, space: SearchSpace) -> Prediction | None:
+        """Of the source studies; None if they say nothing of this space."""
+        assert self._sources is not None
+        try:
+            return self._sources.prediction(space)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            self._tell_once(
+                "source studies",
+                f"HypernetSampler could not use its source studies for the parameters "
+                f"{space.names} ({error}). The study goes on without.",
+            )
+            return None
+
+    def _first(self, sources: Sources, name: str, kind: BaseDistribution) -> dict[str, Any]:
+        """A parameter of a study's first trial, by name; empty if source studies do not say."""
+        try:
+            return sources.first(name, kind)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+            return {}  # it is said once they are asked again
 
     def _tell_once(self, kind: str, message: str) -> None:
         if kind not in self._told:
@@ -338,14 +381,6 @@ def _is_nested(kind: BaseDistribution) -> bool:
     return isinstance(kind, CategoricalDistribution) and any(
         isinstance(choice, list | dict) for choice in kind.choices
     )
-
-
-def _stored(kind: BaseDistribution) -> BaseDistribution:
-    """As a storage returns it."""
-    try:
-        return json_to_distribution(distribution_to_json(kind))
-    except TypeError:  # only one in memory takes what JSON cannot hold, and returns it as it is
-        return kind
 
 
 def _fixed(space: SearchSpace, trial: FrozenTrial) -> Array:
@@ -374,6 +409,33 @@ def _fit(training: Training) -> None:
     except BaseException:  # KeyboardInterrupt, too: half of a fit must not pass for a whole one
         training.load_state_dict(new)
         raise
+
+
+def _sources(studies: Any) -> list[Source]:
+    if not isinstance(studies, Sequence) or not all(isinstance(one, Study) for one in studies):
+        raise TypeError(
+            f"source_studies must be a list of studies, got {studies!r}. Pass, for example, "
+            "[optuna.load_study(study_name=..., storage=...)]."
+        )
+    return [_source(study, number) for number, study in enumerate(studies)]
+
+
+def _source(study: Study, number: int) -> Source:
+    """What an earlier study has to say."""
+    name = f"source_studies[{number}], {study.study_name!r},"
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"{name} has {len(study.directions)} objectives, but of a source study one is "
+            "expected. Leave it out."
+        )
+    history = History()
+    source = Source(history.read(study, -1), history.distributions(study))
+    if not len(source):
+        raise ValueError(
+            f"{name} has no finished trial with a value and a parameter that violates no "
+            "constraint, so nothing can be learnt from it. Leave it out."
+        )
+    return source
 
 
 def _check_training(training: Any) -> None:

@@ -26,6 +26,8 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.distributions import distribution_to_json
+from optuna.distributions import json_to_distribution
 
 
 Array = NDArray[np.float64]
@@ -226,6 +228,14 @@ def internal_row(
         kinds[name].to_internal_repr(params[name]) if name in params else math.nan
         for name in names
     ]
+
+
+def stored(kind: BaseDistribution) -> BaseDistribution:
+    """As a storage returns it: tuples among choices become lists."""
+    try:
+        return json_to_distribution(distribution_to_json(kind))
+    except TypeError:  # only one in memory takes what JSON cannot hold, and returns it as it is
+        return kind
 
 
 def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, float]:

@@ -70,20 +70,21 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere)
     domain = _domain(request, conditions)
     tried = np.concatenate([rows[asked], running])
+    outcomes = [each[usable] for each in trials.outcomes]
     inputs: Embedding = space
     needed = max(request.n_startup_trials, 1)
     if request.prediction is not None:
-        inputs, needed = Informed(space, request.prediction), 1
-        been = inputs.settled(tried, np.concatenate([active[asked], running_active])).any()
+        informed, needed = Informed(space, request.prediction), 1
+        been = informed.settled(tried, np.concatenate([active[asked], running_active])).any()
         if not been and not trials.unknown:  # an unknown one may be there now
-            return _start(request, domain, tried, inputs.settle(_sequence(request)))
+            return _start(request, domain, tried, informed.settle(_sequence(request)))
+        inputs = informed.judged(rows[usable], active[usable], outcomes)
     embedding = inputs.embed(rows[asked], active[asked])
     pending = inputs.embed(running, running_active)
     failed, constraints = trials.failed[asked], trials.constraints[asked]
     risk = risks.condition(inputs, embedding, failed, constraints, pending)
     if usable.sum() < needed:
         return _start(request, domain, tried, _sequence(request), risk)
-    outcomes = [each[usable] for each in trials.outcomes]
     directions = draw_directions(outcomes, _generator(request))
     places = outcomes[0].places if directions is None else directions.places(outcomes)
     # Which of several objectives rises with a predicted loss is not known.

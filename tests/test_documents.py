@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 EXAMPLES = {  # the arguments that make it short, and what it prints untuned and then tuned
     "quickstart.py": (["--trials", "8"], r"RMSE (\d+\.\d+)"),
+    "earlier_studies.py": ([], r"(?:without|studies) +\S+ \S+ (\d+\.\d+)"),
     "hypertraining.py": (["--steps", "600"], r"test loss (\d+\.\d+)"),
     "told_study.py": (["--trials", "3"], r"test loss (\d+\.\d+)"),
     "selftuning.py": (["--epochs", "60"], r"(?:0.0|tuned) .*test loss (\d+\.\d+)"),
@@ -43,7 +44,7 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_tunes(name: str, tmp_path: Path) -> None:
-    if name != "quickstart.py":
+    if name not in ("quickstart.py", "earlier_studies.py"):
         pytest.importorskip("torch", reason="pip install optuna-hypernet[torch]")
     arguments, printed = EXAMPLES[name]
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]

@@ -34,15 +34,16 @@ from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
 from optuna_hypernet import squared_norm
 from optuna_hypernet.prediction import Informed
-from optuna_hypernet.prediction import Prediction
 from optuna_hypernet.prediction import half_log
 from optuna_hypernet.space import SearchSpace
+from optuna_hypernet.training import Trained
 
 
 D = 5
 DECAY = FloatDistribution(1e-2, 1e1, log=True)
 SPACE = {f"decay_{j}": DECAY for j in range(D)}
 SEEDS = range(5)
+ASKED = np.ones((100, D), dtype=bool)
 
 
 def data(n: int, seed: int, slopes: tuple[float, ...]) -> tuple[Tensor, Tensor]:
@@ -119,8 +120,8 @@ def learnt() -> HyperTraining:
 
 
 @pytest.fixture(scope="module")
-def predicted(learnt: HyperTraining) -> Prediction:
-    return Prediction(learnt)
+def predicted(learnt: HyperTraining) -> Trained:
+    return Trained(learnt)
 
 
 def bests(
@@ -215,30 +216,30 @@ def test_of_two_objectives_one_may_be_the_predicted_loss(
 # --- the bridge
 
 
-def around(prediction: Prediction, n: int, spread: float) -> np.ndarray:
+def around(prediction: Trained, n: int, spread: float) -> np.ndarray:
     """Rows ``(n, d)``, Gaussian about λ̂ in the coordinates of the response."""
     draws = np.random.default_rng(1).normal(size=(n, D))
     return np.asarray(ndtr(ndtri(prediction.centre) + spread * draws))
 
 
 def test_interpolation_is_close_to_the_prediction(
-    learnt: HyperTraining, predicted: Prediction
+    learnt: HyperTraining, predicted: Trained
 ) -> None:
     rows = around(predicted, 100, 0.5)
     exact = np.array([learnt.predict(predicted.space.decode(row)) for row in rows])
 
-    assert spearmanr(exact, predicted.value(rows)).statistic > 0.97
+    assert spearmanr(exact, predicted.value(rows, ASKED)).statistic > 0.97
 
 
-def test_prediction_orders_exact_trainings_around_the_training(predicted: Prediction) -> None:
+def test_prediction_orders_exact_trainings_around_the_training(predicted: Trained) -> None:
     rows = around(predicted, 100, 0.5)
     exact = [true_loss(predicted.space.decode(row)) for row in rows]
 
-    assert spearmanr(exact, predicted.value(rows)).statistic > 0.8
+    assert spearmanr(exact, predicted.value(rows, ASKED)).statistic > 0.8
 
 
 def test_gradient_of_the_informed_embedding_equals_finite_differences(
-    predicted: Prediction,
+    predicted: Trained,
 ) -> None:
     """With parameters beside it, and where one that it needs is inactive: the column is 0."""
     space = SearchSpace(
