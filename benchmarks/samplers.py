@@ -14,7 +14,8 @@ from benchmarks import MissingError
 from benchmarks import UsageError
 
 
-Factory = Callable[[int], BaseSampler]
+Factory = Callable[..., BaseSampler]  # of a seed, and of source studies if it learns from them
+LEARN_FROM_SOURCES = {"hypernet"}
 
 
 def named(path: str, seed: int, **options: Any) -> BaseSampler:
@@ -40,6 +41,7 @@ def absent(reason: str, seed: int) -> BaseSampler:
 
 PEERS: dict[str, Factory] = {
     "hypernet": partial(named, "optuna_hypernet:HypernetSampler"),
+    "hypernet-alone": partial(named, "optuna_hypernet:HypernetSampler"),  # not shown any sources
     "tpe": partial(named, "optuna.samplers:TPESampler"),
     "tpe-univariate": partial(named, "optuna.samplers:TPESampler", multivariate=False),
     "gp": partial(named, "optuna.samplers:GPSampler"),
@@ -62,6 +64,12 @@ def factory(name: str) -> Factory:
         known = ", ".join(PEERS)
         raise UsageError(f"unknown sampler {name!r}; there are: {known}, or package.module:Class")
     return PEERS[name]
+
+
+def built(name: str, seed: int, sources: list[optuna.Study]) -> BaseSampler:
+    """The sampler `name`, which is shown earlier studies if it can learn from them."""
+    shown = {"source_studies": sources} if sources and name in LEARN_FROM_SOURCES else {}
+    return factory(name)(seed, **shown)
 
 
 def available(names: list[str]) -> tuple[list[str], dict[str, str]]:

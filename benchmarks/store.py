@@ -63,8 +63,9 @@ class Journal:
         self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
 
     def append(self, trials: list[FrozenTrial]) -> None:
-        """Append those of `trials`, the whole study in memory, that are not stored yet."""
+        """Append those of `trials`, the whole study in memory, that are finished and new."""
+        finished = [trial for trial in trials if trial.state.is_finished()]
         if len(self.study.get_trials(deepcopy=False)) != len(self.trials):
             raise RuntimeError(f"another process writes to {self.study.study_name!r}; run again")
-        self.study.add_trials(trials[len(self.trials) :])
-        self.trials = list(trials)
+        self.study.add_trials(finished[len(self.trials) :])
+        self.trials = finished

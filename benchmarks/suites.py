@@ -20,8 +20,11 @@ SUITES: dict[str, Suite] = {
     "tables-and-memory": {**tables.AND_MEMORY},
     "tables-and-another": {**tables.AND_ANOTHER},
     "tables-conditional": {**tables.CONDITIONAL},
+    "tables-again": {**tables.AGAIN},
     "trainings": {**trainings.SUITE},
     "held-out": {**trainings.HELD_OUT_SUITE},
+    "libraries": {**trainings.LIBRARIES_SUITE},
+    "trainings-again": {**trainings.AGAIN},
     "functions": {**functions.BBOB},
     "mixint": {**functions.MIXINT},
     "smoke": {

