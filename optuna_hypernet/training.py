@@ -74,11 +74,14 @@ class Trained:
     Attributes:
         space: The search space of ``training``.
         centre: ``(d,)`` the row of λ̂.
+        tilt: Prior standard deviations of the response per unit of the prediction.
 
     Raises:
         ArithmeticError: If hardly a prediction is finite, or they cannot be interpolated.
         numpy.linalg.LinAlgError: The same.
     """
+
+    tilt = 0.7
 
     def __init__(self, training: Training) -> None:
         self.space = SearchSpace(training.search_space)
