@@ -88,21 +88,20 @@ def alone() -> np.ndarray:
 
 
 def test_earlier_studies_are_worth_many_trials(earlier: list[Study], alone: np.ndarray) -> None:
-    """Five trials after them end lower than fifteen without, on average and on most seeds."""
+    """Five trials after them end lower than ten without, and ten lower than fifteen."""
     after = np.array([lowest(seed, earlier, 10) for seed in SEEDS])
 
-    assert np.log(after[:, 4]).mean() < np.log(alone[:, 14]).mean()
-    assert np.median(after[:, 9]) < 0.05
-    assert (after[:, 4] < alone[:, 14]).sum() > len(SEEDS) / 2
+    for few, many in ((5, 10), (10, 15)):
+        assert np.log(after[:, few - 1]).mean() < np.log(alone[:, many - 1]).mean()
+        assert (after[:, few - 1] < alone[:, many - 1]).sum() > len(SEEDS) / 2
 
 
 def test_studies_that_mislead_cost_little(alone: np.ndarray) -> None:
-    """They are of the very opposite: what is worst here was best there."""
+    """Five trials, if what is worst here was best there."""
     opposite = [study_of(lambda trial: -shifted(0.0)(trial), seed) for seed in range(2)]
     after = np.array([lowest(seed, opposite, 20) for seed in SEEDS])
 
-    assert np.log(after[:, 19]).mean() < np.log(alone[:, 19]).mean() + 1.0
-    assert np.median(after[:, 19]) < 0.1
+    assert np.log(after[:, 19]).mean() < np.log(alone[:, 14]).mean()
 
 
 def test_of_two_the_one_like_this_study_comes_to_count_most() -> None:
