@@ -54,7 +54,8 @@ torch, which is imported when the name is asked for::
 ``HypernetSampler(training=HyperTraining(...))`` is both at once. Before the first suggestion the
 training is fitted, if it has not been. That suggestion is its λ̂, and the validation loss that it
 predicts around there is one more input of the surrogate, whose gates learn from the trials how
-far it can be trusted.
+far it can be trusted. ``HypernetSampler(source_studies=[...])`` does the same with what earlier
+studies, of the same pipeline on other data, predict.
 """
 
 import importlib as _importlib

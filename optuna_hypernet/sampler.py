@@ -94,7 +94,8 @@ class HypernetSampler(BaseSampler):
     next. Only what they share with this study is used: parameters of the same name, in whatever
     range, and choices that both have.
 
-    Suggestions depend on ``seed``, the trial's number and the finished and running trials alone:
+    Suggestions depend on ``seed``, the trial's number, the finished and the running trials (and,
+    of course, on ``training`` or ``source_studies``) alone:
     a study that is resumed from its storage by a new sampler with the same seed goes on as if it
     had not been interrupted. A new ``training``, repeatable by its own seed, then catches up
     first; to save that time, give it the ``state_dict`` of the old one. Pickling the sampler
@@ -106,7 +107,7 @@ class HypernetSampler(BaseSampler):
             with ``n_jobs`` other than 1 is not repeatable.
         n_startup_trials:
             Number of trials with a value, complete or pruned, from which the hypernetwork takes
-            over; 1 with a ``training``.
+            over; 1 with a ``training`` or ``source_studies``.
         independent_sampler:
             Sampler for whatever cannot be searched together with the rest: the first trial, and
             parameters that no trial had before. Defaults to

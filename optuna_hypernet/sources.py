@@ -180,9 +180,8 @@ class Remembered:
         if early < _FEWEST or len(outcomes) > 1:
             return self
         values = outcomes[0][:early].settled
-        scores = [
-            rank_correlation(one, values) for one in self._each(rows[:early], active[:early])
-        ]
+        levels = self._each(rows[:early], active[:early])
+        scores = [rank_correlation(level, values) for level in levels]
         weights = softmax(np.array(scores) / _TEMPERATURE)
         return Remembered(self.space, self._voices, self.centre, weights)
 
@@ -210,9 +209,7 @@ class Sources:
         """
         space = SearchSpace({n: kind for one in self._sources for n, kind in one.kinds.items()})
         voices = self._voices(space)
-        rows, active = (
-            np.concatenate(each) for each in zip(*[v.best for v in voices], strict=True)
-        )
+        rows, active = map(np.concatenate, zip(*(v.best for v in voices), strict=True))
         first = Remembered(space, voices, space.idle).value(rows, active).argmin()
         params = space.decode(np.clip(rows[first], 0, 1))
         return {name: params[name] for name in np.array(space.names)[active[first]]}

@@ -274,6 +274,25 @@ def test_readme_has_what_the_archives_tell_of_every_sampler() -> None:
     assert {name: cells.split(" | ") for name, cells in told} == expected
 
 
+def test_readme_has_what_earlier_studies_are_worth() -> None:
+    comparison = told_by_the_archive("tables-again", "sources.npz")
+    assert len(comparison.problem_of) == 140
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = {
+        "hypernet": "`HypernetSampler(source_studies=...)`",
+        "hypernet-alone": "HypernetSampler, the best of each first",
+        "tpe": "TPESampler, the best of each first",
+        "gp": "GPSampler, the best of each first",
+    }
+    regrets = {name: cells for name, *cells in report.regret_table(comparison)[1:]}
+    for name, line in lines.items():
+        assert f"| {line} | {' | '.join(cell.split()[0] for cell in regrets[name])} |" in readme
+    without = told_by_the_archive("tables", ARCHIVE.name)
+    cells = {name: cells for name, *cells in report.regret_table(without)[1:]}["hypernet"]
+    nobody = " | ".join(cell.split()[0] for cell in cells[:5])
+    assert f"| HypernetSampler, without | {nobody} |" in readme
+
+
 def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
     comparison = told_by_the_archive("tables-failing", "failing.npz")
     assert len(comparison.problem_of) == 140
@@ -285,22 +304,26 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "archive", "pairs"),
+    ("suite", "archive", "pairs", "trials"),
     [
-        ("conditional", "conditional.npz", 140),
-        ("constrained", "constrained.npz", 140),
-        ("and-memory", "two-objectives.npz", 140),
-        ("and-another", "two-objectives.npz", 70),
+        ("tables-conditional", "conditional.npz", 140, 20),
+        ("tables-constrained", "constrained.npz", 140, 20),
+        ("tables-and-memory", "two-objectives.npz", 140, 20),
+        ("tables-and-another", "two-objectives.npz", 70, 20),
+        ("tables-again", "sources.npz", 140, 10),
+        ("trainings-again", "sources.npz", 99, 10),
     ],
 )
-def test_the_log_has_what_the_archive_tells_of_other_tables(
-    kind: str, archive: str, pairs: int
+def test_the_log_has_what_the_archive_tells_of_other_suites(
+    suite: str, archive: str, pairs: int, trials: int
 ) -> None:
-    comparison = told_by_the_archive(f"tables-{kind}", archive)
+    """From the column of so many trials on."""
+    comparison = told_by_the_archive(suite, archive)
     assert len(comparison.problem_of) == pairs
     log = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
-    for name, *regrets in report.regret_table(comparison)[1:-1]:
-        assert f"| `{name}` | {' | '.join(regrets[1:])} |" in log
+    head, *rows = report.regret_table(comparison)
+    for name, *regrets in rows:
+        assert f"| `{name}` | {' | '.join(regrets[head.index(str(trials)) - 1 :])} |" in log
 
 
 def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
@@ -326,6 +349,7 @@ def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
         ("tables", "tables", "studies.npz", "*", 140),
         ("trainings", "trainings", "studies.npz", "*", 160),
         ("held-out trainings", "held-out", "held-out.npz", "*", 160),
+        ("LightGBM and XGBoost", "libraries", "libraries.npz", "*", 20),
         ("noisy tables", "tables-noisy", "studies.npz", "*", 140),
         ("functions in 5-D", "functions", "functions.npz", "*-5d-*", 240),
         (
