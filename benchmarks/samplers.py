@@ -41,7 +41,6 @@ def absent(reason: str, seed: int) -> BaseSampler:
 
 PEERS: dict[str, Factory] = {
     "hypernet": partial(named, "optuna_hypernet:HypernetSampler"),
-    "hypernet-alone": partial(named, "optuna_hypernet:HypernetSampler"),  # not shown any sources
     "tpe": partial(named, "optuna.samplers:TPESampler"),
     "tpe-univariate": partial(named, "optuna.samplers:TPESampler", multivariate=False),
     "gp": partial(named, "optuna.samplers:GPSampler"),
@@ -49,6 +48,7 @@ PEERS: dict[str, Factory] = {
     "random": partial(named, "optuna.samplers:RandomSampler"),
     "qmc": partial(named, "optuna.samplers:QMCSampler"),
     "nsga2": partial(named, "optuna.samplers:NSGAIISampler"),  # several objectives, too
+    "hypernet-alone": partial(named, "optuna_hypernet:HypernetSampler"),  # not shown any sources
     "auto": partial(hub, "samplers/auto_sampler", "AutoSampler"),
     "hebo": partial(hub, "samplers/hebo", "HEBOSampler"),
     "smac": partial(absent, "OptunaHub's sampler needs the search space in advance"),

@@ -43,7 +43,7 @@ from benchmarks import samplers
 from benchmarks.kept import Folder
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet import HyperTraining
-from optuna_hypernet.prediction import SCALE
+from optuna_hypernet.training import SCALE
 
 
 SETS = {"mnist": images.mnist, "fashion-mnist": images.fashion_mnist}
