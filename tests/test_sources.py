@@ -268,7 +268,7 @@ def test_several_objectives_may_follow_one(earlier: list[Study]) -> None:
     values = np.array([trial.values for trial in study.trials])
 
     assert values[:, 0].min() < 0.5
-    assert values[:, 1].min() == 2.0
+    assert values[:, 1].min() < values[0, 1] - 1
 
 
 # --- the bridge
