@@ -9,10 +9,7 @@ import numpy as np
 import optuna
 
 
-MOST_SOURCES = 3  # earlier studies that a problem has
-SOURCE_TRIALS = 50
-SOURCE_SEED = 1000  # and on: seeds that no study compared has
-
+MOST_SOURCES = 3
 Params = dict[str, Any]
 Direction = Literal["minimize", "maximize"]
 Value = float | tuple[float, float]
@@ -39,7 +36,7 @@ class Problem:
     score: Callable[[Params], float] | None = None  # noise-free value, where `evaluate` is noisy
     constraints: Callable[[Params], dict[str, float]] | None = None  # violated where above 0
     objectives: int = 1  # of two, what counts is how much of the unit square is dominated
-    sources: Callable[[int], list[optuna.Study]] | None = None  # earlier studies, of a seed
+    sources: tuple["Problem", ...] = ()  # those that were tuned before
 
 
 class Prefixed:
@@ -51,13 +48,3 @@ class Prefixed:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         suggest = getattr(self._trial, method)
         return lambda name, *args, **kwargs: suggest(f"{self._prefix}_{name}", *args, **kwargs)
-
-
-def tuned_before(
-    objective: Callable[[optuna.Trial], float], direction: Direction, seed: int
-) -> optuna.Study:
-    """An earlier study, by Optuna's default sampler; what fails there is passed over."""
-    sampler = optuna.samplers.TPESampler(seed=SOURCE_SEED + seed)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    study.optimize(objective, SOURCE_TRIALS, catch=(Exception,))
-    return study

@@ -36,6 +36,8 @@ from benchmarks.store import Task
 
 
 SECONDS_BETWEEN_SAVES = 1.0  # the most work that a kill can cost
+SOURCE_TRIALS = 50
+SOURCE_SEED = 1000  # and on: seeds that no study compared has
 LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "xgboost")
 PACKAGES = ("optuna", "numpy", "scipy", "torch", *LIBRARIES, "optuna-hypernet")
 
@@ -118,7 +120,7 @@ def run_study(task: Task) -> str:
     journal = store.Journal(stored)
     done = len(journal.trials)
     seed = np.random.SeedSequence([task.seed, done]).generate_state(1)[0] if done else task.seed
-    sources = problem.sources(task.seed) if problem.sources else []
+    sources = [tuned_before(source, task.seed) for source in problem.sources]
     sampler = samplers.built(task.sampler, int(seed), sources)
     study = optuna.create_study(directions=stored.directions, sampler=sampler)
     study.add_trials(journal.trials)
@@ -133,6 +135,15 @@ def run_study(task: Task) -> str:
             saved = time.monotonic()
     conclude(stored, task, problem)
     return failures(study.get_trials(deepcopy=False))
+
+
+def tuned_before(problem: Problem, seed: int) -> optuna.Study:
+    """An earlier study of a problem, by Optuna's default sampler, with a seed of its own."""
+    sampler = optuna.samplers.TPESampler(seed=SOURCE_SEED + seed)
+    study = optuna.create_study(direction=problem.direction, sampler=sampler)
+    for number in range(SOURCE_TRIALS):
+        advance(study, problem, np.random.default_rng([SOURCE_SEED + seed, number]))
+    return study
 
 
 def failures(trials: list[FrozenTrial]) -> str:

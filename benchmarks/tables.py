@@ -21,7 +21,6 @@ from benchmarks.problem import Params
 from benchmarks.problem import Prefixed
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
-from benchmarks.problem import tuned_before
 from benchmarks.runs import hypervolume
 
 
@@ -218,22 +217,15 @@ def and_another(name: str) -> Problem:
 
 def again(name: str) -> Problem:
     """The problem `name`, after the same network was tuned on other sets of data."""
-    family, dataset = NAMES[name]
-    sets = DATASETS[family]
-    at = sets.index(dataset)
-    others = (sets[at + 1 :] + sets[:at])[:MOST_SOURCES]
+    family = [other for other in NAMES if NAMES[other][0] == NAMES[name][0]]
+    at = family.index(name)
+    others = (family[at + 1 :] + family[:at])[:MOST_SOURCES]
     return replace(
         problem(name, noisy=False),
         name=f"{name}-again",
         about=f"{problem(name, noisy=False).about} Earlier studies: {', '.join(others)}.",
-        sources=lambda seed: [tuned(family, other, seed) for other in others],
+        sources=tuple(problem(other, noisy=False) for other in others),
     )
-
-
-def tuned(family: str, dataset: str, seed: int) -> optuna.Study:
-    """A study of a table by Optuna's default sampler, with a seed of its own."""
-    table = read(family, dataset)
-    return tuned_before(lambda trial: table.mean(table.suggest(trial)), table.direction, seed)
 
 
 def moved(table: Table, lift: float, stretch: float) -> Table:

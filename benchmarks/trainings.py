@@ -32,7 +32,6 @@ from benchmarks.problem import MOST_SOURCES
 from benchmarks.problem import Params
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
-from benchmarks.problem import tuned_before
 
 
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks" / "trainings.sqlite"
@@ -65,7 +64,7 @@ class Training:
     rows: int  # a fixed random subset, so that a training takes well under a second
     space: estimators.Space
     loss: Loss
-    library: str = "sklearn"
+    module: str = "sklearn"  # that trains
 
 
 DEVELOPED = {
@@ -163,43 +162,33 @@ HELD_OUT = {
 }
 
 # Nor on these: the libraries that most people tune.
+BOOSTED = "gradient boosting"
+BOOSTERS = "one of three boosters (conditional)"
 LIBRARIES = {
-    "lightgbm-german": Training(
-        "gradient boosting", "german", 1000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
+    "lightgbm-german": (BOOSTED, "german", 1000, libraries.LIGHTGBM, cross_entropy),
+    "lightgbm-ring": (BOOSTED, "ring", 2000, libraries.LIGHTGBM, cross_entropy),
+    "lightgbm-magic": (BOOSTED, "magic", 3000, libraries.LIGHTGBM, cross_entropy),
+    "lightgbm-diabetes": (
+        *(BOOSTED, "diabetes", 442, libraries.LIGHTGBM_REGRESSION, root_mean_square),
     ),
-    "lightgbm-ring": Training(
-        "gradient boosting", "ring", 2000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
+    "xgboost-chess": (BOOSTED, "chess", 2000, libraries.XGBOOST, cross_entropy),
+    "xgboost-spambase": (BOOSTED, "spambase", 2500, libraries.XGBOOST, cross_entropy),
+    "xgboost-saheart": (BOOSTED, "saheart", 462, libraries.XGBOOST, cross_entropy),
+    "xgboost-diabetes": (
+        *(BOOSTED, "diabetes", 442, libraries.XGBOOST_REGRESSION, root_mean_square),
     ),
-    "lightgbm-magic": Training(
-        "gradient boosting", "magic", 3000, libraries.LIGHTGBM, cross_entropy, "lightgbm"
-    ),
-    "lightgbm-diabetes": Training(
-        "gradient boosting",
-        *("diabetes", 442, libraries.LIGHTGBM_REGRESSION, root_mean_square, "lightgbm"),
-    ),
-    "xgboost-chess": Training(
-        "gradient boosting", "chess", 2000, libraries.XGBOOST, cross_entropy, "xgboost"
-    ),
-    "xgboost-spambase": Training(
-        "gradient boosting", "spambase", 2500, libraries.XGBOOST, cross_entropy, "xgboost"
-    ),
-    "xgboost-saheart": Training(
-        "gradient boosting", "saheart", 462, libraries.XGBOOST, cross_entropy, "xgboost"
-    ),
-    "xgboost-diabetes": Training(
-        "gradient boosting",
-        *("diabetes", 442, libraries.XGBOOST_REGRESSION, root_mean_square, "xgboost"),
-    ),
-    "booster-banana": Training(
-        "one of three boosters (conditional)",
-        *("banana", 2000, libraries.BOOSTER, error, "xgboost"),
-    ),
-    "booster-twonorm": Training(
-        "one of three boosters (conditional)",
-        *("twonorm", 2000, libraries.BOOSTER, error, "xgboost"),
-    ),
+    "booster-banana": (BOOSTERS, "banana", 2000, libraries.BOOSTER, error),
+    "booster-twonorm": (BOOSTERS, "twonorm", 2000, libraries.BOOSTER, error),
 }
-TRAININGS = {**DEVELOPED, **HELD_OUT, **LIBRARIES}
+TRAINED_BY = {"lightgbm": "lightgbm", "xgboost": "xgboost", "booster": "xgboost"}
+TRAININGS = {
+    **DEVELOPED,
+    **HELD_OUT,
+    **{
+        name: Training(*what, module=TRAINED_BY[name.split("-")[0]])
+        for name, what in LIBRARIES.items()
+    },
+}
 
 
 @cache
@@ -244,7 +233,7 @@ def train(name: str, params: Params) -> float:
 
 def cached(name: str, params: Params) -> float:
     """`train`, but only once for the same problem, parameters and library."""
-    version = libraries.imported(TRAININGS[name].library).__version__
+    version = libraries.imported(TRAININGS[name].module).__version__
     key = json.dumps([name, version, params], sort_keys=True)
     row = losses().execute("SELECT loss FROM losses WHERE key = ?", (key,)).fetchone()
     if row is None:
@@ -280,7 +269,7 @@ def problem(name: str) -> Problem:
     return Problem(
         name=name,
         about=f"Validation {unit} of {training.title} on **{training.data}** "
-        f"({training.rows:,} rows), trained by `{training.library}`.",
+        f"({training.rows:,} rows), trained by `{training.module}`.",
         direction="minimize",
         suggest=training.space[0],
         evaluate=lambda params, rng: cached(name, params),
@@ -295,7 +284,7 @@ def again(name: str) -> Problem:
         problem(name),
         name=f"{name}-again",
         about=f"{problem(name).about} Earlier studies: {', '.join(others)}.",
-        sources=lambda seed: [tuned(other, seed) for other in others],
+        sources=tuple(problem(other) for other in others),
     )
 
 
@@ -303,13 +292,6 @@ def siblings(name: str) -> list[str]:
     """Other trainings in the same search space."""
     space = TRAININGS[name].space
     return [other for other, one in TRAININGS.items() if one.space is space and other != name]
-
-
-def tuned(name: str, seed: int) -> optuna.Study:
-    """A study of a training by Optuna's default sampler, with a seed of its own."""
-    return tuned_before(
-        lambda trial: cached(name, TRAININGS[name].space[0](trial)), "minimize", seed
-    )
 
 
 SUITE = {name: partial(problem, name) for name in DEVELOPED}

@@ -304,7 +304,7 @@ class HypernetSampler(BaseSampler):
             trial.number,
             self._entropy(),
             self._n_startup_trials,
-            self._remember(space) if self._sources else self._predict(space, trials),
+            self._predict(space, trials),
         )
         return space.decode(self._suggest(request, trials))
 
@@ -321,7 +321,9 @@ class HypernetSampler(BaseSampler):
                 return draw(request)
 
     def _predict(self, space: SearchSpace, trials: Trials) -> Prediction | None:
-        """Of the training, which is fitted first if it is new; None without one."""
+        """Of the source studies, or of the training, which is fitted first if it is new."""
+        if self._sources is not None:
+            return self._remember(self._sources, space)
         training = self._training
         if training is None:
             return None
@@ -346,11 +348,10 @@ class HypernetSampler(BaseSampler):
             )
             return None
 
-    def _remember(self, space: SearchSpace) -> Prediction | None:
+    def _remember(self, sources: Sources, space: SearchSpace) -> Prediction | None:
         """Of the source studies; None if they say nothing of this space."""
-        assert self._sources is not None
         try:
-            return self._sources.prediction(space)
+            return sources.prediction(space)
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
             self._tell_once(
                 "source studies",

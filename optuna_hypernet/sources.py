@@ -1,9 +1,10 @@
 """What earlier studies predict: those of the same pipeline on other data, say.
 
 The trials of each say what is good there. How their values are scaled tells nothing here. How
-alike the studies are is not known at first, so each counts as much as the others; then as much as
-it predicts the order of this one's trials. (That ranks carry over better than values, and
-mixtures better than any single study: Feurer, Letham, Hutter & Bakshy 2018, arXiv 1802.02219.)
+alike the studies are is not known at first, so each counts as much as the others; then more, the
+better it predicts the order of this one's trials. (To weigh earlier studies by how they rank the
+new trials is from Feurer, Letham, Hutter & Bakshy 2018, arXiv 1802.02219, where it is posteriors
+that are weighed; here it is the parts of one input.)
 """
 
 from __future__ import annotations
@@ -114,6 +115,9 @@ class Voice:
         active: ``(n, d)``.
         levels: ``(n,)``.
 
+    Attributes:
+        best: Row and active mask ``(1, d)`` of the configuration with the lowest level, as fitted.
+
     Raises:
         numpy.linalg.LinAlgError: On numerical trouble.
     """
@@ -177,7 +181,7 @@ class Remembered:
         is not known which one the sources had.
         """
         early = checkpoint(len(rows))
-        if early < _FEWEST or len(outcomes) > 1:
+        if early < _FEWEST or len(outcomes) > 1 or len(self._voices) == 1:
             return self
         values = outcomes[0][:early].settled
         levels = self._each(rows[:early], active[:early])

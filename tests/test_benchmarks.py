@@ -9,6 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -496,6 +497,20 @@ def test_a_best_known_value_is_never_raised(
     assert again.keys() == known.keys()
 
 
+def test_nor_is_that_of_a_training_after_earlier_studies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = optima.load()
+    monkeypatch.setattr(optima, "FILE", tmp_path / "optima.json")
+    optima.save(known)
+    easy = replace(
+        suites.problem("smoke", "elastic-net-diabetes"), reference=lambda: Reference(0.9, 1.0)
+    )
+    monkeypatch.setitem(suites.SUITES, "easy", {"svm-segment-again": lambda: easy})
+    assert optima.main(Namespace(suite="easy", storage=[])) == 0
+    assert optima.load()["svm-segment-again"] == Reference(known["svm-segment-again"].optimum, 1.0)
+
+
 def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() -> None:
     """But for the diabetes, with a model that none of those has."""
     developed = {(training.data, training.space) for training in trainings.DEVELOPED.values()}
@@ -539,8 +554,9 @@ def test_a_library_that_is_missing_fails_no_trial(monkeypatch: pytest.MonkeyPatc
 def test_earlier_studies_are_other_tables_with_other_seeds(tmp_path: Path) -> None:
     """Who learns from them is shown them, also after a kill; others try what was best there."""
     problem = suites.problem("tables-again", "nasbench201-cifar100-again")
-    assert problem.sources is not None
-    sources, again = problem.sources(0), problem.sources(0)
+    sources, again = (
+        [runner.tuned_before(source, 0) for source in problem.sources] for _ in range(2)
+    )
     assert [params(one) for one in sources] == [params(one) for one in again]
     assert [len(one.trials) for one in sources] == [50, 50]  # imagenet, cifar10
     other = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
