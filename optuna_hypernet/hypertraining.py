@@ -123,7 +123,8 @@ class HyperTraining:
     changed, and neither are torch's global generators, threads or default dtype.
 
     Args:
-        model: Any module in training mode, except one with running statistics; copied.
+        model: Any module in training mode; copied. One with running statistics, as of BatchNorm,
+            is for structured responses alone.
         search_space: Float and int distributions of Optuna by name. A tensor-valued
             hyperparameter is one entry, ``Shaped(distribution, shape)``.
         train_loss: ``(model, batch, hp) -> scalar``, where ``hp`` maps names to tensors in

@@ -100,6 +100,8 @@ PLAIN: dict[str, tuple[nn.Module, Tensor]] = {
     "padded embedding": (made(nn.Embedding, 7, 3, padding_idx=2), tokens()),
     "layer norm": (made(nn.LayerNorm, 3), drawn(N, 4, 3)),
     "layer norm of images": (made(nn.LayerNorm, (2, 3)), drawn(N, 4, 2, 3)),
+    "rms norm": (made(nn.RMSNorm, 3), drawn(N, 4, 3)),
+    "instance norm": (made(nn.InstanceNorm1d, 3, affine=True), drawn(N, 3, 4)),
     "group norm": (made(nn.GroupNorm, 2, 4), drawn(N, 4, 3, 3)),
     "batch norm": (made(nn.BatchNorm2d, 4).eval(), drawn(N, 4, 3, 3)),
     "lstm": (made(nn.LSTM, 3, 4, batch_first=True), drawn(N, 6, 3)),
@@ -630,7 +632,6 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
         (patched(nn.Dropout()), {"1.p": RATE}, {}, "'1.p' cannot .* forward of its own"),
         (nn.Sequential(nn.Linear(2, 2), Kept()), {"1.p": RATE}, {}, "a Kept has a forward"),
         (Small().half(), {}, {}, "float16"),
-        (nn.Sequential(nn.BatchNorm1d(2)), {}, {}, "running statistics"),
     ],
 )
 def test_what_cannot_be_converted_is_named(
@@ -675,6 +676,20 @@ def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None
     expected = (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt()
     weight, bias = (layer.weights()[name].at(drawn(2)) for name in ("weight", "bias"))
     torch.testing.assert_close(layer(x), expected * weight + bias)
+
+
+def test_statistics_over_a_batch_are_those_of_all_examples_whatever_their_lambda() -> None:
+    """In training and in running ones; an example has a scale and a shift of its own."""
+    layer = layer_of(nn.BatchNorm1d(4).double())
+    plain = nn.BatchNorm1d(4, affine=False).double()
+    layer.displacement = dz = drawn(N, 2)
+    weight, bias = (layer.weights()[name].at(dz) for name in ("weight", "bias"))
+    for number, mode in enumerate((True, True, False)):
+        x = 3 + 2 * drawn(N, 4, number=number)
+        for module in (layer, plain):
+            module.train(mode)
+        torch.testing.assert_close(layer(x), plain(x) * weight + bias)
+    assert not moved(dict(layer.plain.named_buffers()), plain.state_dict())
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
@@ -1534,6 +1549,49 @@ def test_encoder_layers_respond_where_they_can(training_mode: bool) -> None:
     )
     assert math.isfinite(one.fit(8, warm_up=2).true_loss)
     assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+class Normed(nn.Module):
+    """Statistics over the batch in front of what they are taken of, and behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+        self.before, self.after = nn.BatchNorm1d(3), nn.BatchNorm1d(8)
+        self.hidden, self.last = nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.drop(self.after(self.hidden(self.before(x))).relu()))
+        return y
+
+
+@pytest.mark.parametrize("response", ["structured", "structured-delta"])
+def test_running_statistics_are_of_train_steps_alone(tmp_path: Path, response: str) -> None:
+    """First looks, valid steps and evaluations leave them alone; and they belong to the model."""
+    passes = {"structured": 1, "structured-delta": 2}[response]
+    x, y = (part[:32] for part in regression())
+    options: dict[str, Any] = {
+        "model": made(Normed).float(),
+        "response": response,
+        "train_data": DataLoader(TensorDataset(x, y), 8, shuffle=True),
+    }
+    one = training(**options)
+    assert not one.best_response(one.params).after.num_batches_tracked
+    tuned = one.fit(epochs=5, warm_up=2)
+    counted = one.best_response(one.params).after.num_batches_tracked
+    assert counted == passes * one.trained == passes * 20
+    assert tuned.model.after.running_var.std() > 0
+    loss_of_plain = net_valid(tuned.model.eval(), [part[30:] for part in regression()]).item()
+    assert loss_of_plain == pytest.approx(tuned.predicted_loss, rel=1e-5)
+
+    file = tmp_path / "run.pt"
+    with pytest.raises(Interrupted):
+        training(**options, valid_loss=interrupting(net_valid, 20)).fit(
+            epochs=5, warm_up=2, checkpoint=file
+        )
+    resumed = training(**options).fit(epochs=5, warm_up=2, checkpoint=file)
+    assert not moved(tuned.model.train().state_dict(), resumed.model.state_dict())
+    assert one.replay(tuned).model.after.num_batches_tracked in tuned.steps
 
 
 def test_batches_of_one_train() -> None:

@@ -254,8 +254,15 @@ class Embedding(_Product):
         return F.embedding(x, weight, **{name: getattr(self.plain, name) for name in names})
 
 
+_OF_THE_LAST = (nn.LayerNorm, nn.RMSNorm)  # dimensions, which their weights count
+
+
 class Norm(Layer):
-    """A normalisation, whose scale and shift respond."""
+    """A normalisation, whose scale and shift respond.
+
+    Statistics over the batch are those of all its examples, and so of the density that their λ
+    come from. Running ones follow that, and are what an evaluation has, as in ordinary training.
+    """
 
     def per_example(self, dz: Tensor, input: Tensor) -> Tensor:
         """What is normalised, times w(z_i), plus b(z_i)."""
@@ -263,7 +270,7 @@ class Norm(Layer):
         gated, own = self.weights(), dict(self.plain.named_parameters(recurse=False))
         neutral = {n: torch.full_like(p, n == "weight") for n, p in own.items()}
         y: Tensor = functional_call(self.plain, neutral, (input,))
-        last = isinstance(self.plain, nn.LayerNorm)  # else units are channels, dimension 1
+        last = isinstance(self.plain, _OF_THE_LAST)  # else units are channels, dimension 1
         # A weight that is frozen stays what it is, for all rows.
         rows = {n: gated[n].at(dz) if n in gated else p[None] for n, p in own.items()}
         if "weight" in rows:
@@ -347,7 +354,11 @@ LAYERS: dict[type[nn.Module], type[Layer]] = {
     nn.Conv3d: Convolution,
     nn.Embedding: Embedding,
     nn.LayerNorm: Norm,
+    nn.RMSNorm: Norm,
     nn.GroupNorm: Norm,
+    nn.InstanceNorm1d: Norm,
+    nn.InstanceNorm2d: Norm,
+    nn.InstanceNorm3d: Norm,
     nn.BatchNorm1d: Norm,
     nn.BatchNorm2d: Norm,
     nn.BatchNorm3d: Norm,
@@ -357,7 +368,7 @@ LAYERS: dict[type[nn.Module], type[Layer]] = {
 
 def axis_of(plain: nn.Module) -> int:
     """Along which axis of its weights a layer's output units lie."""
-    return -1 if isinstance(plain, nn.Embedding | nn.LayerNorm) else 0
+    return -1 if isinstance(plain, (nn.Embedding, *_OF_THE_LAST)) else 0
 
 
 def bound_of(plain: nn.Module) -> float:

@@ -34,7 +34,7 @@ def check_model(model: nn.Module) -> torch.dtype:
     Raises:
         TypeError: If the model is not a module.
         ValueError: If it has no weights to train, weights of several or of half-precision types,
-            lazy weights, or running statistics, or is in eval mode.
+            or lazy weights, or is in eval mode.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"The model is {model!r}, but it must be a torch.nn.Module.")
@@ -43,13 +43,6 @@ def check_model(model: nn.Module) -> torch.dtype:
             "The model is in eval mode, so dropout would be off in training. Call model.train() "
             "first; submodules that are to stay frozen may be in eval mode."
         )
-    for name, module in model.named_modules():
-        if isinstance(module, _WITH_STATISTICS) and module.track_running_stats and module.training:
-            raise ValueError(
-                f"{name or 'The model'} is a {type(module).__name__} with running statistics, "
-                "which belong to one λ and would mix many. Use GroupNorm or LayerNorm, or "
-                "track_running_stats=False, or put that module into eval mode to freeze it."
-            )
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for name, parameter in trained.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -66,6 +59,18 @@ def check_model(model: nn.Module) -> torch.dtype:
             "must be some, and all of one type. Set requires_grad, or call model.float()."
         )
     return types.pop()
+
+
+def check_statistics(model: nn.Module) -> None:
+    """Refuses running statistics by a ValueError: they belong to one λ, and would mix many."""
+    for name, module in model.named_modules():
+        if isinstance(module, _WITH_STATISTICS) and module.track_running_stats and module.training:
+            raise ValueError(
+                f"{name or 'The model'} is a {type(module).__name__} with running statistics, "
+                "which belong to one λ and would mix many. Use GroupNorm or LayerNorm, or "
+                "track_running_stats=False, or put that module into eval mode to freeze it; or "
+                'use response="structured", whose λ stay around one.'
+            )
 
 
 def device_of(model: Any) -> torch.device:

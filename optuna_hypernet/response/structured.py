@@ -84,7 +84,7 @@ class Structured:
     Raises:
         TypeError: If the model is not a module, or a loss is not callable.
         ValueError: If a module can neither respond nor may stay elementary, a path names
-            nothing that can be tuned, or for the reasons of ``Weights``.
+            nothing that can be tuned, or for the reasons of ``check_model``.
     """
 
     per_example = True

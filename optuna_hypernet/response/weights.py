@@ -31,6 +31,7 @@ from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import looked_at
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.models import check_model
+from optuna_hypernet.response.models import check_statistics
 from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import held
 from optuna_hypernet.response.models import modes_of
@@ -73,6 +74,7 @@ class Weights:
     ) -> None:
         check_losses(train_loss, valid_loss)
         check_model(model)
+        check_statistics(model)
         self._plain = copied(model).to(device)  # never called
         self._modes = modes_of(self._plain)
         self._afresh()
