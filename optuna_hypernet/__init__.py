@@ -46,8 +46,9 @@ torch, which is imported when the name is asked for::
                    tuned
     response/      λ → the user's weights
       weights        all of them at once, as one vector that hypernetworks gives
-      structured     the user's own layers with gates, an own λ for every example; layers,
-                     squared_norm; delta, which learns them by two losses
+      structured     the user's own layers with gates, an own λ for every example; delta,
+                     which learns them by two losses
+      siblings       which layers have gates: layers (squared_norm is there), recurrent, dropout
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 

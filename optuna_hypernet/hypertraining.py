@@ -114,7 +114,7 @@ class HyperTraining:
     There a name with a dot is the path of a dropout layer's rate. Others reach ``train_loss`` as
     tensors ``(B, *shape)``, a row per example, and the loss is ``(B,)`` or a mean. B is the length
     of a batch's first tensor. The dimension of examples must be kept all through the model, and
-    come first, except in an LSTM that has it second.
+    come first, except in an LSTM or a GRU that has it second.
 
     The four algorithms of Lorraine & Duvenaud are :meth:`fit` (joint, the one to use),
     :meth:`fit_simplified`, :meth:`fit_globally`, and the baseline :meth:`cross_validate`; all
@@ -139,11 +139,11 @@ class HyperTraining:
             a shape that broadcasts to it, ``"mlp"`` for :meth:`fit_globally`; or a module that
             maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
-            ``"structured"`` for gates on Linear, Conv, Embedding, LSTM and normalisation layers;
-            a step costs two to three plain ones. ``"structured-delta"`` for the same gates,
-            learnt as in Delta-STN: by two losses, one of the linearised network; four to six
-            plain ones. Every operation of the model must have a derivative in forward mode there,
-            which torch's attention and an LSTM without gates do not have.
+            ``"structured"`` for gates on Linear, Conv, Embedding, LSTM, GRU and normalisation
+            layers; a step costs two to three plain ones. ``"structured-delta"`` for the same
+            gates, learnt as in Delta-STN: by two losses, one of the linearised network; four to
+            six plain ones. Every operation of the model must have a derivative in forward mode
+            there, which torch's attention, and an LSTM or GRU without gates, do not have.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.

@@ -43,12 +43,12 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
 from optuna_hypernet.response.delta import Delta
-from optuna_hypernet.response.layers import LAYERS
+from optuna_hypernet.response.dropout import TunedDropout
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
 from optuna_hypernet.response.layers import Linear
-from optuna_hypernet.response.layers import TunedDropout
-from optuna_hypernet.response.layers import axis_of
+from optuna_hypernet.response.siblings import LAYERS
+from optuna_hypernet.response.siblings import axis_of
 from optuna_hypernet.response.structured import EVERYTHING
 from optuna_hypernet.response.structured import Structured
 
@@ -107,14 +107,22 @@ PLAIN: dict[str, tuple[nn.Module, Tensor]] = {
     "lstm": (made(nn.LSTM, 3, 4, batch_first=True), drawn(N, 6, 3)),
     "two lstms": (made(nn.LSTM, 3, 4, num_layers=2), drawn(6, N, 3)),
     "lstm without bias": (made(nn.LSTM, 3, 4, bias=False), drawn(6, N, 3)),
+    "gru": (made(nn.GRU, 3, 4, batch_first=True), drawn(N, 6, 3)),
+    "two grus": (made(nn.GRU, 3, 4, num_layers=2), drawn(6, N, 3)),
+    "gru without bias": (made(nn.GRU, 3, 4, bias=False), drawn(6, N, 3)),
 }
 
 
 def output(value: Any) -> Tensor:
-    """One tensor; of an LSTM its outputs and its last states."""
+    """One tensor; of a recurrent layer its outputs and its last states."""
     if isinstance(value, Tensor):
         return value
-    return torch.cat([value[0].reshape(-1), value[1][0].reshape(-1), value[1][1].reshape(-1)])
+    return torch.cat([value[0].reshape(-1), *(state.reshape(-1) for state in states(value[1]))])
+
+
+def states(value: Any) -> tuple[Tensor, ...]:
+    """Of an LSTM two, of a GRU one."""
+    return (value,) if isinstance(value, Tensor) else value
 
 
 # --- layers
@@ -129,16 +137,16 @@ def test_each_example_has_the_weights_of_its_own_lambda(name: str) -> None:
     layer.displacement = dz
     together = layer(x)
 
-    dim = 1 if isinstance(plain, nn.LSTM) and not plain.batch_first else 0
+    dim = 1 if isinstance(plain, nn.RNNBase) and not plain.batch_first else 0
     for i in range(N):
         alone = copy.deepcopy(plain)
         with torch.no_grad():
             for weight, parameter in alone.named_parameters():
                 parameter.copy_(layer.weights()[weight].at(dz[i]))
         one = alone(x.narrow(dim, i, 1))
-        if isinstance(plain, nn.LSTM):
+        if isinstance(plain, nn.RNNBase):
             torch.testing.assert_close(together[0].narrow(dim, i, 1), one[0])
-            for state, its in zip(together[1], one[1], strict=True):
+            for state, its in zip(states(together[1]), states(one[1]), strict=True):
                 torch.testing.assert_close(state[:, i : i + 1], its)
         else:
             torch.testing.assert_close(together[i : i + 1], one)
@@ -160,6 +168,16 @@ def test_at_the_centre_a_layer_is_the_plain_one(name: str) -> None:
     layer = layer_of(copy.deepcopy(plain))
     layer.displacement = torch.zeros(N, 2, dtype=torch.float64)
     torch.testing.assert_close(output(layer(x)), output(plain(x)))
+
+
+@pytest.mark.parametrize("name", ["lstm", "two lstms", "gru", "two grus"])
+def test_a_recurrent_layer_goes_on_from_the_states_it_is_given(name: str) -> None:
+    plain, x = PLAIN[name]
+    layer = layer_of(copy.deepcopy(plain))
+    layer.displacement = torch.zeros(N, 2, dtype=torch.float64)
+    first = drawn(plain.num_layers, N, 4, number=1)
+    hx = (first, 0.5 * first) if isinstance(plain, nn.LSTM) else first
+    torch.testing.assert_close(output(layer(x, hx)), output(plain(x, hx)))
 
 
 @pytest.mark.parametrize("per_example", [True, False])

@@ -15,7 +15,6 @@ ever formed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -254,7 +253,7 @@ class Embedding(_Product):
         return F.embedding(x, weight, **{name: getattr(self.plain, name) for name in names})
 
 
-_OF_THE_LAST = (nn.LayerNorm, nn.RMSNorm)  # dimensions, which their weights count
+OF_THE_LAST = (nn.LayerNorm, nn.RMSNorm)  # dimensions, which their weights count
 
 
 class Norm(Layer):
@@ -270,7 +269,7 @@ class Norm(Layer):
         gated, own = self.weights(), dict(self.plain.named_parameters(recurse=False))
         neutral = {n: torch.full_like(p, n == "weight") for n, p in own.items()}
         y: Tensor = functional_call(self.plain, neutral, (input,))
-        last = isinstance(self.plain, _OF_THE_LAST)  # else units are channels, dimension 1
+        last = isinstance(self.plain, OF_THE_LAST)  # else units are channels, dimension 1
         # A weight that is frozen stays what it is, for all rows.
         rows = {n: gated[n].at(dz) if n in gated else p[None] for n, p in own.items()}
         if "weight" in rows:
@@ -283,188 +282,6 @@ class Norm(Layer):
         units = values.shape[1:]
         free = [1] * (like.ndim - 1 - len(units))
         return values.reshape(len(values), *((*free, *units) if last else (*units, *free)))
-
-
-class LSTM(Layer):
-    """``(B, T, in)``, or ``(T, B, in)``, and optionally (h, c) → outputs and (h, c).
-
-    A loop over time; four gates per hidden unit, those of the cell, have a gate each of ours.
-    """
-
-    def per_example(
-        self, dz: Tensor, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As ``torch.nn.LSTM``, equations (1)-(6) of its documentation."""
-        if not isinstance(input, Tensor) or input.ndim != 3:
-            raise ValueError(
-                f"{self.path} got {type(input).__name__} input, but an LSTM that responds to λ "
-                "takes padded sequences (B, T, F), or (T, B, F) if not batch_first."
-            )
-        plain, sequence = self.plain, input
-        assert isinstance(plain, nn.LSTM)
-        self.check_rows(input, 0 if plain.batch_first else 1)
-        if plain.batch_first:
-            sequence = sequence.transpose(0, 1)  # (T, B, F)
-        zeros = input.new_zeros(plain.num_layers, len(dz), plain.hidden_size)
-        h0, c0 = (zeros, zeros) if hx is None else hx
-        last = []
-        for layer in range(plain.num_layers):
-            if layer:
-                sequence = F.dropout(sequence, plain.dropout, plain.training)
-            sequence, h, c = self._layer(dz, sequence, h0[layer], c0[layer], layer)
-            last.append((h, c))
-        if plain.batch_first:
-            sequence = sequence.transpose(0, 1)
-        hs, cs = zip(*last, strict=True)
-        return sequence, (torch.stack(hs), torch.stack(cs))
-
-    def _layer(
-        self, dz: Tensor, x: Tensor, h: Tensor, c: Tensor, layer: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = self._product(dz, x, f"weight_ih_l{layer}")  # (T, B, 4 H)
-        for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
-            inputs = inputs + self._bias(dz, name)
-        outputs = []
-        for step in inputs:
-            units = step + self._product(dz, h, f"weight_hh_l{layer}")
-            i, f, g, o = units.chunk(4, -1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
-            outputs.append(h)
-        return torch.stack(outputs), h, c
-
-    def _product(self, dz: Tensor, x: Tensor, name: str) -> Tensor:
-        y = F.linear(x, getattr(self.plain, name))
-        if name in self.gated:
-            weight = self.weights()[name]
-            y = y + weight.gates(dz) * F.linear(x, weight.response)
-        return y
-
-    def _bias(self, dz: Tensor, name: str) -> Tensor | float:
-        if name in self.gated:
-            return self.weights()[name].at(dz)  # (B, 4 H)
-        value: Tensor | float = getattr(self.plain, name, 0.0)
-        return value
-
-
-LAYERS: dict[type[nn.Module], type[Layer]] = {
-    nn.Linear: Linear,
-    nn.Conv1d: Convolution,
-    nn.Conv2d: Convolution,
-    nn.Conv3d: Convolution,
-    nn.Embedding: Embedding,
-    nn.LayerNorm: Norm,
-    nn.RMSNorm: Norm,
-    nn.GroupNorm: Norm,
-    nn.InstanceNorm1d: Norm,
-    nn.InstanceNorm2d: Norm,
-    nn.InstanceNorm3d: Norm,
-    nn.BatchNorm1d: Norm,
-    nn.BatchNorm2d: Norm,
-    nn.BatchNorm3d: Norm,
-    nn.LSTM: LSTM,
-}
-
-
-def axis_of(plain: nn.Module) -> int:
-    """Along which axis of its weights a layer's output units lie."""
-    return -1 if isinstance(plain, (nn.Embedding, *_OF_THE_LAST)) else 0
-
-
-def bound_of(plain: nn.Module) -> float:
-    """1/√(fan in), torch's own bound for a new layer's weights; 1 for a normalisation."""
-    if isinstance(plain, nn.LSTM):
-        return float(plain.hidden_size**-0.5)
-    if isinstance(plain, nn.Embedding):
-        return float(plain.embedding_dim**-0.5)
-    weight = plain.weight
-    assert isinstance(weight, Tensor)
-    return float(weight[0].numel() ** -0.5) if weight.ndim > 1 else 1.0
-
-
-def refusal(plain: nn.Module) -> str | None:
-    """Why a layer cannot respond, or None if it can."""
-    kind = type(plain)
-    if kind not in LAYERS:
-        return f"a {kind.__name__} is none of {', '.join(one.__name__ for one in LAYERS)}"
-    if isinstance(plain, nn.LSTM) and (plain.bidirectional or plain.proj_size):
-        return "it is bidirectional or has projections"
-    if isinstance(plain, nn.Embedding) and (plain.sparse or plain.max_norm is not None):
-        return "it has sparse gradients or max_norm"
-    if getattr(plain, "padding_mode", "zeros") != "zeros":
-        return "its padding_mode is not 'zeros'"
-    if _tampered(plain):
-        return "it has hooks or a forward of its own, which would not see what it returns there"
-    named = [name for name, _ in plain.named_parameters(recurse=False)]
-    if not all(re.fullmatch(r"(weight|bias)(_[ih]h_l\d+)?", name) for name in named):
-        return f"its weights {named} are reparametrised"
-    return None
-
-
-def _tampered(plain: nn.Module) -> bool:
-    """Whether calling the module does other things than its class does."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(plain) or any(getattr(plain, kind) for kind in hooks)
-
-
-class TunedDropout(InPlaceOf):
-    """A dropout layer of the user's with a rate per example.
-
-    Attributes:
-        rates: ``(B,)``, to be set before it is called in training mode.
-        used: Whether it ever drew a mask.
-    """
-
-    rates: Tensor
-
-    def __init__(self, path: str, plain: nn.Module) -> None:
-        super().__init__(path, plain)
-        self.used = False
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "p":
-                raise AttributeError(
-                    f"{self.path}.p is not one number while it is tuned: every example has its "
-                    f"own, which train_loss has as hp['{self.path}.p']."
-                ) from None
-            return getattr(super().__getattr__("plain"), name)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``(B, ...)``; a mask per number, or per channel as the layer's kind has it."""
-        x = input  # its name in torch's own, for those who call it by that
-        if not self.training:
-            return x
-        self.used = True
-        check_rows(self.path, x, len(self.rates))
-        kept = 1 - self.rates.to(x).view(-1, *[1] * (x.ndim - 1))
-        channels = isinstance(self.plain, nn.Dropout1d | nn.Dropout2d | nn.Dropout3d)
-        shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if channels else x.shape
-        mask = torch.rand(shape, dtype=x.dtype, device=x.device) < kept
-        if isinstance(self.plain, nn.AlphaDropout):
-            return _alpha(x, mask, kept)
-        return x * mask / kept
-
-
-_SATURATED = -1.7580993408473766  # SELU at minus infinity
-
-
-def _alpha(x: Tensor, mask: Tensor, kept: Tensor) -> Tensor:
-    """Mean 0 and variance 1 stay: Klambauer et al. (2017), "Self-Normalizing Networks"."""
-    scale = (kept + _SATURATED**2 * kept * (1 - kept)).rsqrt()
-    return scale * (torch.where(mask, x, _SATURATED) - (1 - kept) * _SATURATED)
-
-
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-
-
-def rate_refusal(plain: nn.Module) -> str | None:
-    """Why a dropout layer cannot have a rate per example, or None if it can."""
-    if type(plain).forward not in [kind.forward for kind in DROPOUTS]:
-        return f"a {type(plain).__name__} has a forward of its own"
-    return "it has hooks or a forward of its own" if _tampered(plain) else None
 
 
 def squared_norm(module: nn.Module) -> Tensor:

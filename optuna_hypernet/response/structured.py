@@ -24,15 +24,9 @@ from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
-from optuna_hypernet.response.layers import DROPOUTS
-from optuna_hypernet.response.layers import LAYERS
+from optuna_hypernet.response.dropout import TunedDropout
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
-from optuna_hypernet.response.layers import TunedDropout
-from optuna_hypernet.response.layers import axis_of
-from optuna_hypernet.response.layers import bound_of
-from optuna_hypernet.response.layers import rate_refusal
-from optuna_hypernet.response.layers import refusal
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
@@ -52,6 +46,12 @@ from optuna_hypernet.response.models import nearest
 from optuna_hypernet.response.models import replaced
 from optuna_hypernet.response.models import set_buffers
 from optuna_hypernet.response.models import set_modes
+from optuna_hypernet.response.siblings import DROPOUTS
+from optuna_hypernet.response.siblings import LAYERS
+from optuna_hypernet.response.siblings import axis_of
+from optuna_hypernet.response.siblings import bound_of
+from optuna_hypernet.response.siblings import rate_refusal
+from optuna_hypernet.response.siblings import refusal
 
 
 _HIGHEST_RATE = 0.95  # beyond it 1/(1 - rate), by which dropout scales, explodes
