@@ -48,7 +48,8 @@ torch, which is imported when the name is asked for::
       weights        all of them at once, as one vector that hypernetworks gives
       structured     the user's own layers with gates, an own λ for every example; delta,
                      which learns them by two losses
-      siblings       which layers have gates: layers (squared_norm is there), recurrent, dropout
+      siblings       which layers have gates: layers (squared_norm is there), recurrent,
+                     attention, dropout
       models, losses what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 

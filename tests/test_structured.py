@@ -623,6 +623,10 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
     return nn.Sequential(one, other)
 
 
+def attention(**options: Any) -> nn.Module:
+    return nn.MultiheadAttention(4, 2, batch_first=True, **options)
+
+
 @pytest.mark.parametrize(
     ("model", "space", "options", "message"),
     [
@@ -632,7 +636,9 @@ def tied(one: nn.Module, other: nn.Module) -> nn.Module:
         (nn.LSTM(2, 2, bidirectional=True), {}, {}, "bidirectional"),
         (nn.Conv1d(2, 2, 3, padding_mode="circular"), {}, {}, "padding_mode is not 'zeros'"),
         (nn.Embedding(3, 2, max_norm=1.0), {}, {}, "max_norm"),
-        (nn.MultiheadAttention(2, 1), {}, {}, "MultiheadAttention"),
+        (nn.MultiheadAttention(2, 1), {}, {}, r"\(MultiheadAttention\) .* not batch_first"),
+        (attention(kdim=3), {}, {}, "keys and values have sizes or biases of their own"),
+        (attention(add_bias_kv=True), {}, {}, "keys and values have sizes or biases"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), {}, {}, "Parametrized"),
         (tied(nn.Linear(2, 2), nn.LayerNorm((2, 2))), {}, {}, r"0 and 1 share .*elementary"),
         (Small(), {}, {"elementary": ["decode"]}, r"'decode'.*nearest.*'decoder'"),
@@ -708,6 +714,60 @@ def test_statistics_over_a_batch_are_those_of_all_examples_whatever_their_lambda
             module.train(mode)
         torch.testing.assert_close(layer(x), plain(x) * weight + bias)
     assert not moved(dict(layer.plain.named_buffers()), plain.state_dict())
+
+
+class Attending(nn.Module):
+    """The first three tokens look at all."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.attend = attention(**options)
+
+    def forward(self, x: Tensor, **options: Any) -> Any:
+        return self.attend(x[:, :3], x, x, **options)
+
+
+@pytest.mark.parametrize(
+    ("built", "called"),
+    [
+        ({}, {}),
+        ({"bias": False, "add_zero_attn": True}, {"average_attn_weights": False}),
+        ({}, {"need_weights": False}),
+        ({}, {"key_padding_mask": drawn(N, 6) > 0.5}),
+        ({}, {"attn_mask": drawn(3, 6) > 0.5, "need_weights": False}),
+        ({}, {"attn_mask": drawn(3, 6)}),
+    ],
+)
+def test_each_example_attends_by_weights_of_its_own(built: Any, called: Any) -> None:
+    """Against a loop over examples, each alone in its own exported model."""
+    response = small(made(Attending, **built), {"decay": DECAY})
+    z, x = drawn(N, 1, number=8), drawn(N, 6, 4, number=5)
+    model = response.hypernetwork.model
+    assert len(response.hypernetwork.gated) == (2 if built else 4)
+    with response.hypernetwork.at(z, {}):
+        together, weights = model(x, **called)
+    for i in range(N):
+        alone = response.export(z[i])
+        assert type(alone.attend) is nn.MultiheadAttention
+        own = {n: v[i : i + 1] if n == "key_padding_mask" else v for n, v in called.items()}
+        expected, its = alone(x[i : i + 1], **own)
+        torch.testing.assert_close(together[i : i + 1], expected)
+        assert (weights is None) == (its is None) == (called.get("need_weights") is False)
+        if its is not None:
+            torch.testing.assert_close(weights[i : i + 1], its)
+        with response.hypernetwork.at(z[i], {}):  # one displacement for all
+            torch.testing.assert_close(model(x[i : i + 1], **own)[0], expected)
+
+
+@pytest.mark.parametrize("frozen", ["in_proj_weight", "in_proj_bias", "out_proj.weight"])
+def test_a_part_of_attention_may_be_frozen(frozen: str) -> None:
+    model = made(Attending)
+    model.attend.get_parameter(frozen).requires_grad_(False)
+    response = small(model, {"decay": DECAY})
+    z, x = drawn(1), drawn(N, 6, 4)
+    assert len(response.hypernetwork.gated) == 3
+    with response.hypernetwork.at(z.expand(N, -1), {}):
+        torch.testing.assert_close(response.hypernetwork.model(x), response.export(z)(x))
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
@@ -1543,8 +1603,9 @@ def test_layers_may_be_called_by_keyword() -> None:
     assert math.isfinite(training(model=made(Named).float()).fit(8, warm_up=2).true_loss)
 
 
+@pytest.mark.parametrize("elementary", [[], ["encoder.self_attn"]])
 @pytest.mark.parametrize("training_mode", [True, False])
-def test_encoder_layers_respond_where_they_can(training_mode: bool) -> None:
+def test_encoder_layers_respond_where_they_can(training_mode: bool, elementary: list[str]) -> None:
     """Though torch has a fast path for them in eval mode, which takes weights out of parts."""
 
     class Encoder(nn.Module):
@@ -1563,9 +1624,11 @@ def test_encoder_layers_respond_where_they_can(training_mode: bool) -> None:
     one = training(
         model=made(Encoder).float(),
         search_space={**tuned, "decay": DECAY, "noise": SPACE["noise"]},
-        elementary=["encoder.self_attn"],
+        elementary=elementary,
     )
-    assert math.isfinite(one.fit(8, warm_up=2).true_loss)
+    found = one.fit(8, warm_up=2)
+    loss_of_plain = net_valid(found.model.eval(), [part[30:] for part in regression()]).item()
+    assert loss_of_plain == pytest.approx(found.predicted_loss, rel=1e-5)
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
@@ -1794,18 +1857,19 @@ def test_a_model_that_cannot_be_linearised_is_named() -> None:
         return (model(batch[0]) - batch[1]).square().mean(1)
 
     changed: dict[str, Any] = {"response": "structured-delta", "search_space": {"drop.p": RATE}}
-    one = training(
-        model=made(Opaque).float(),
-        train_loss=loss,
-        valid_loss=lambda model, batch: loss(model, batch, {}).mean(),
-        **changed,
-    )
     with pytest.raises(ValueError, match=r"returned a SimpleNamespace.*must return tensors"):
-        one.fit(10)
+        training(
+            model=made(Opaque).float(),
+            train_loss=loss,
+            valid_loss=lambda model, batch: loss(model, batch, {}).mean(),
+            **changed,
+        )
     model = made(Fixed).float()
-    one = training(model=model, train_loss=plain, elementary=["lstm"], **changed)
     with pytest.raises(NotImplementedError, match="let that layer respond"):
-        one.fit(10)
+        training(model=model, train_loss=plain, elementary=["lstm"], **changed)
+    softmax = nn.Sequential(nn.Linear(3, 4), nn.Softmax(1), nn.Dropout(), nn.Linear(4, 1))
+    with pytest.raises(NotImplementedError, match=r"A softmax .* use response=\"structured\""):
+        training(model=softmax, train_loss=plain, **{**changed, "search_space": {"2.p": RATE}})
 
 
 def test_a_flattened_batch_is_named() -> None:

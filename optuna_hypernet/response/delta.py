@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor
 from torch import nn
 from torch.autograd import forward_ad
 
+from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.structured import Network
 from optuna_hypernet.response.structured import Structured
 
@@ -52,6 +56,28 @@ class Delta(Structured):
         with _frozen(elementary), _linearised(network):
             linear = self._losses(z, hp, batch)
         return losses + (linear - linear.detach())
+
+    def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
+        """Tries the linearised network, too.
+
+        Raises:
+            NotImplementedError: If it has no gradient, for want of a derivative.
+        """
+        super().probe(hps, batch, seed)
+        z = self.hypernetwork.centre.expand(n_rows(batch), -1) + 1
+        try:
+            with private_randomness(seed, z.device):
+                losses = self.train_losses(z, hps[-1], batch)
+            slopes("train_loss", losses.mean(), self.telling)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NotImplementedError(
+                "The model cannot be linearised by forward mode, with the error above. If it "
+                "names a layer listed in elementary=[...], let that layer respond. A softmax or "
+                'attention inside of the model has none: use response="structured" for this '
+                f"model. ({error})"
+            ) from error
 
 
 @contextmanager
@@ -87,12 +113,6 @@ def _linearised(network: Network) -> Iterator[None]:
     vars(model)["forward"] = expanded
     try:
         yield
-    except NotImplementedError as error:
-        raise NotImplementedError(
-            "The model cannot be linearised by forward mode, with the error above. If it names a "
-            "layer listed in elementary=[...], let that layer respond; or use "
-            f'response="structured" for this model. ({error})'
-        ) from error
     finally:
         del vars(model)["forward"]
         if own is not None:

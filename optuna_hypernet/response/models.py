@@ -166,7 +166,7 @@ def replaced(model: nn.Module, substitutes: Mapping[nn.Module, nn.Module]) -> nn
 
     A module that occurs at several paths has one substitute at all of them.
     """
-    for path, module in list(model.named_modules(remove_duplicate=False)):
+    for path, module in reversed(list(model.named_modules(remove_duplicate=False))):  # inner first
         if module not in substitutes:
             continue
         if not path:

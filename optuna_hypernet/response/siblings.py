@@ -6,7 +6,9 @@ import re
 
 from torch import Tensor
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from optuna_hypernet.response.attention import Attention
 from optuna_hypernet.response.layers import OF_THE_LAST
 from optuna_hypernet.response.layers import Convolution
 from optuna_hypernet.response.layers import Embedding
@@ -34,6 +36,8 @@ LAYERS: dict[type[nn.Module], type[Layer]] = {
     nn.BatchNorm3d: Norm,
     nn.LSTM: LSTM,
     nn.GRU: GRU,
+    nn.MultiheadAttention: Attention,
+    NonDynamicallyQuantizableLinear: Linear,  # attention's projection of outputs
 }
 
 
@@ -46,6 +50,8 @@ def bound_of(plain: nn.Module) -> float:
     """1/√(fan in), torch's own bound for a new layer's weights; 1 for a normalisation."""
     if isinstance(plain, nn.RNNBase):
         return float(plain.hidden_size**-0.5)
+    if isinstance(plain, nn.MultiheadAttention):
+        return float(plain.embed_dim**-0.5)
     if isinstance(plain, nn.Embedding):
         return float(plain.embedding_dim**-0.5)
     weight = plain.weight
@@ -62,14 +68,20 @@ def refusal(plain: nn.Module) -> str | None:
         return "it is bidirectional or has projections"
     if isinstance(plain, nn.Embedding) and (plain.sparse or plain.max_norm is not None):
         return "it has sparse gradients or max_norm"
+    if isinstance(plain, nn.MultiheadAttention) and not _usual(plain):
+        return "it is not batch_first, or its keys and values have sizes or biases of their own"
     if getattr(plain, "padding_mode", "zeros") != "zeros":
         return "its padding_mode is not 'zeros'"
     if _tampered(plain):
         return "it has hooks or a forward of its own, which would not see what it returns there"
     named = [name for name, _ in plain.named_parameters(recurse=False)]
-    if not all(re.fullmatch(r"(weight|bias)(_[ih]h_l\d+)?", name) for name in named):
+    if not all(re.fullmatch(r"(in_proj_)?(weight|bias)(_[ih]h_l\d+)?", name) for name in named):
         return f"its weights {named} are reparametrised"
     return None
+
+
+def _usual(plain: nn.MultiheadAttention) -> bool:
+    return plain.batch_first and plain.in_proj_weight is not None and plain.bias_k is None
 
 
 def _tampered(plain: nn.Module) -> bool:
