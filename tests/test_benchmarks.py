@@ -361,7 +361,7 @@ def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
             170,
         ),
         ("mixed-integer functions in 5-D", "mixint", "functions.npz", "*-5d-*", 240),
-        ("functions in 10-D", "functions", "functions-10d.npz", "*", 120),
+        ("functions in 10-D", "functions", "functions-10d.npz", "*", 240),
     ],
 )
 def test_readme_has_the_ratios_that_the_archives_tell(
