@@ -38,6 +38,26 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Which coordinates belong to one hyperparameter: these sizes, E of them, in their order."""
+
+    sizes: tuple[int, ...]
+
+    def sums(self, x: Tensor) -> Tensor:
+        """``(..., D)`` → ``(..., E)``."""
+        return torch.stack([part.sum(-1) for part in torch.split(x, list(self.sizes), -1)], -1)
+
+    def means(self, x: Tensor) -> Tensor:
+        """``(..., D)`` → ``(..., E)``."""
+        return self.sums(x) / x.new_tensor(self.sizes)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """``(..., E)`` → ``(..., D)``, the same for all of a block."""
+        parts = zip(torch.split(values, 1, -1), self.sizes, strict=True)
+        return torch.cat([part.expand(*values.shape[:-1], size) for part, size in parts], -1)
+
+
+@dataclass(frozen=True)
 class Shaped:
     """A tensor-valued hyperparameter: one number per weight, layer, class or feature.
 
@@ -126,6 +146,7 @@ class Coordinates:
     Attributes:
         names: In the order given.
         shapes: By name, in that order.
+        blocks: Which coordinates are those of a name, in that order.
         D: How many numbers there are in all.
 
     Raises:
@@ -152,11 +173,11 @@ class Coordinates:
         self._shaped = {name: _checked(name, entry) for name, entry in search_space.items()}
         self.names = list(self._shaped)
         self.shapes = {name: entry.shape for name, entry in self._shaped.items()}
-        self._sizes = [math.prod(entry.shape) for entry in self._shaped.values()]
-        self.D = sum(self._sizes)
+        self.blocks = Blocks(tuple(math.prod(shape) for shape in self.shapes.values()))
+        self.D = sum(self.blocks.sizes)
         columns = [_axis(entry.distribution) for entry in self._shaped.values()]
         table = torch.tensor(columns, dtype=torch.float64)  # (names, 6)
-        table = table.repeat_interleave(torch.tensor(self._sizes), 0)
+        table = table.repeat_interleave(torch.tensor(self.blocks.sizes), 0)
         self._exact = _Axes.of(table)
         self._axes = self._exact.to(dtype, device)
 
@@ -230,7 +251,7 @@ class Coordinates:
         return isinstance(kind, FloatDistribution | IntDistribution) and kind.log
 
     def _by_name(self, values: Tensor) -> dict[str, Tensor]:
-        parts = torch.split(values, self._sizes, -1)
+        parts = torch.split(values, list(self.blocks.sizes), -1)
         return {
             name: part.reshape((*values.shape[:-1], *entry.shape))
             for (name, entry), part in zip(self._shaped.items(), parts, strict=True)

@@ -157,7 +157,8 @@ class HyperTraining:
             structured response elementary and response weights get one each.
         hyper_optimizer: Makes that of λ̂'s coordinates, and of their spread if it adapts; by
             default Adam with steps of 0.03 standard deviations in all; along each coordinate
-            of 0.05 if structured, of 0.003 if ``"diagonal"``.
+            of 0.05 if structured; if ``"diagonal"`` of 0.003, and along what the coordinates of a
+            hyperparameter have in common of 0.015.
         clip: The largest norm of a gradient of φ; longer ones are shortened. Of a structured
             response elementary and response weights count apart.
         scheduler: Makes a ``torch.optim.lr_scheduler`` from an optimizer of φ. It is stepped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -14,11 +15,13 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from optuna_hypernet.bilevel.optimizers import BlockAdam
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import hyper_adam
 from optuna_hypernet.bilevel.optimizers import hyper_adam_each
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
@@ -42,6 +45,7 @@ class Manner:
 
     Attributes:
         samples: λ's per train step; None is one for every example.
+        density: Of those, with a scale.
         entropy: τ; None is a scale that stays.
         warm_up: Share of the train steps.
         finish: Likewise.
@@ -53,6 +57,7 @@ class Manner:
     entropy: float | None
     warm_up: Fraction
     finish: Fraction
+    density: Callable[[float], Around] = Around
 
     def plan(
         self,
@@ -77,7 +82,7 @@ class Manner:
                 "of a batch. Leave it out."
             )
         return joint(
-            Around(self.scale if scale is None else float(scale)),
+            self.density(self.scale if scale is None else float(scale)),
             self.samples if samples is None else samples,
             steps,
             ratio,
@@ -87,12 +92,9 @@ class Manner:
 
 
 _WEIGHTS = Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
-_DIAGONAL = replace(_WEIGHTS, hyper_optimizer=hyper_adam_each)
 # Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
 # small spread changes nothing, λ̂ then stays.
-_STRUCTURED = Manner(
-    partial(hyper_adam_each, length=0.05), None, 0.5, 1e-2, Fraction(1, 10), Fraction(0)
-)
+_STRUCTURED = Manner(hyper_adam_each, None, 0.5, 1e-2, Fraction(1, 10), Fraction(0))
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,24 @@ class OfWeights:
 
     @property
     def manner(self) -> Manner:
-        """λ̂ has its own way of moving where each weight has a coordinate of its own."""
-        return _DIAGONAL if self.network == "diagonal" else _WEIGHTS
+        """Where each weight has a coordinate of its own, what they have in common is apart."""
+        if self.network != "diagonal":
+            return _WEIGHTS
+        blocks = self.setting.coordinates.blocks
+        return replace(
+            _WEIGHTS,
+            hyper_optimizer=partial(BlockAdam, blocks=blocks),
+            density=partial(Together, blocks=blocks),
+        )
 
     def response(self, model: nn.Module) -> Weights:
         """With the hypernetwork of that name, or a copy of the user's own."""
-        made, D = self._without_network(model), self.setting.coordinates.D
+        made, coordinates = self._without_network(model), self.setting.coordinates
         if self.network == "diagonal":
-            return self._with(made, Diagonal(made.owners(self.setting.coordinates.shapes), D))
+            owners = made.owners(coordinates.shapes)
+            return self._with(made, Diagonal(owners, coordinates.blocks))
         seed = generator(self.setting.seed)
-        return self._with(made, hypernetwork(self.network, D, made.n_weights, seed))
+        return self._with(made, hypernetwork(self.network, coordinates.D, made.n_weights, seed))
 
     def ordinary(self, model: nn.Module) -> Weights:
         """With weights that are constant in λ."""

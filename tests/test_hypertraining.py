@@ -29,14 +29,17 @@ from torch.utils.data import TensorDataset
 from torch.utils.data import WeightedRandomSampler
 
 from optuna_hypernet.bilevel.loop import Bilevel
+from optuna_hypernet.bilevel.optimizers import BlockAdam
 from optuna_hypernet.bilevel.optimizers import in_words
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
+from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.bilevel.tuned import Tuned
+from optuna_hypernet.coordinates import Blocks
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.hypertraining import HyperTraining
@@ -61,6 +64,10 @@ def ridge_loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
 
 def optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=0.02)
+
+
+def drawn(size: int, number: int = 0) -> Tensor:
+    return torch.randn(size, generator=generator(number), dtype=torch.float64)
 
 
 class Ridge:
@@ -266,29 +273,72 @@ def test_one_decay_per_weight_beats_the_best_common_one() -> None:
     assert tuned.true_loss < float(ridge.valid_loss(torch.tensor(ridge.best_decay()))) - 0.01
 
 
-def test_a_diagonal_response_learns_the_slopes_of_separate_weights() -> None:
-    """Orthogonal inputs: w*_p = b_p / (s_p + λ_p), and every weight has a slope of its own."""
+@pytest.mark.parametrize("shared", [0.0, 0.3])
+def test_a_diagonal_response_learns_slopes_of_separate_weights_and_of_all(shared: float) -> None:
+    """Ridge with a decay per weight: w* = (G + diag λ)⁻¹ b.
+
+    Of all decays together it learns the very slope, of a weight's own one that knows no other
+    weight: right where inputs share nothing. (Of three, what is apart has correlations of -1/3.)
+    """
     scales = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     target = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    gram = scales.diag() + shared * (1 - torch.eye(3))
+    root = torch.linalg.cholesky(gram).T * 3**0.5
     model = nn.Linear(3, 1, bias=False).double()
-    data = [(torch.diag((3 * scales).sqrt()), (3 / scales).sqrt()[:, None] * target[:, None])]
+    data = [(root, 3 * torch.linalg.solve(root.T, target[:, None]))]
 
     def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
 
     def exact(z: Tensor) -> Tensor:
-        return target / (scales + training.coordinates.natural(z)["weight"][0])
+        decays = training.coordinates.natural(z)["weight"][0]
+        return torch.linalg.solve(gram + decays.diag(), target)
 
     space = {"weight": Shaped(DECAY, (1, 3))}
     given = {"train_data": data, "valid_data": data, "optimizer": optimizer, "seed": 0}
     held = {"hyper_optimizer": lambda z: torch.optim.SGD(z, lr=0.0)}
     training = HyperTraining(model, space, loss, squared, response="diagonal", **given, **held)
-    training.fit(1500, scale=0.05, patience=1500, finish=0)
-    response = training.state_dict()["phi"]
-    slopes = torch.autograd.functional.jacobian(exact, torch.zeros(3).double())
+    training.fit(3000, scale=0.05, patience=3000, finish=0)
+    response, z = training.state_dict()["phi"], torch.zeros(3).double()
     reached = response["offset"] + model.weight[0].detach()
-    torch.testing.assert_close(reached, exact(response["centre"]), rtol=0.02, atol=0)
-    torch.testing.assert_close(response["slope"], slopes.diag(), rtol=0.05, atol=0)
+    torch.testing.assert_close(reached, exact(response["centre"]), rtol=0.03, atol=0)
+    slopes = torch.autograd.functional.jacobian(exact, z)
+    torch.testing.assert_close(response["common"], slopes.sum(1), rtol=0.05, atol=0.005)
+    decays = training.coordinates.natural(z)["weight"][0]
+    curvatures = gram + decays.diag()
+    forces = (curvatures @ slopes).diag()  # -M, which is diagonal
+    apart = torch.eye(3).double() - 1 / 3
+    alone = torch.linalg.solve(curvatures * apart, 2 / 3 * forces)
+    torch.testing.assert_close(response["slope"], alone, rtol=0.05, atol=0.05)
+
+
+def test_means_and_what_is_apart_are_moved_by_two_adams() -> None:
+    """Against torch's own, of two leaves that the coordinates are made of."""
+    blocks = Blocks((3, 1, 2))
+    z = nn.Parameter(drawn(6))
+    means, apart = nn.Parameter(torch.zeros(3).double()), nn.Parameter(z.detach().clone())
+    optimizers = [BlockAdam([z], blocks, lr=0.1, common=3.0, decay=0.0)]
+    optimizers += [torch.optim.Adam([means], lr=0.3), torch.optim.Adam([apart], lr=0.1)]
+    for number in range(5):
+        gradient = drawn(6, number=number)
+        z.grad, means.grad = gradient, torch.stack([g.sum() for g in gradient.split([3, 1, 2])])
+        each = [g - g.mean() for g in gradient.split([3, 1, 2])]
+        apart.grad = torch.cat(each)
+        for optimizer in optimizers:
+            optimizer.step()
+    slow = apart + means.repeat_interleave(torch.tensor([3, 1, 2]))
+    torch.testing.assert_close(z.detach(), slow.detach())
+
+
+def test_what_is_apart_decays_and_means_do_not() -> None:
+    blocks = Blocks((3, 2))
+    z = nn.Parameter(drawn(5))
+    before = z.detach().clone()
+    optimizer = BlockAdam([z], blocks, lr=0.1, decay=2.0)
+    z.grad = torch.zeros_like(z)
+    optimizer.step()
+    means = blocks.spread(blocks.means(before))
+    torch.testing.assert_close(z.detach(), means + 0.8 * (before - means))
 
 
 # --- steps
@@ -355,6 +405,15 @@ def test_densities_draw_what_they_say() -> None:
     torch.testing.assert_close(everywhere.std(0), z * 0 + 1, rtol=1e-2, atol=0)
     assert torch.equal(At()(z, 3, generator(1)), torch.stack([z, z, z]))
     assert Around(0.1)(z, 3, generator(1)).shape == (3, 2)
+
+
+def test_all_of_a_hyperparameter_are_drawn_together_and_apart() -> None:
+    z = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    rows = Together(0.1, Blocks((3, 2)))(z, 20_000, generator(1))
+    torch.testing.assert_close(rows.mean(0), z)  # opposite pairs
+    alike = torch.block_diag(torch.ones(3, 3), torch.ones(2, 2)).double()
+    expected = 0.01 * (alike + torch.eye(5))
+    torch.testing.assert_close(rows.T.cov(), expected, rtol=0, atol=4e-4)
 
 
 # --- runs

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from optuna_hypernet import HyperTraining
 from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.coordinates import LIMIT
+from optuna_hypernet.coordinates import Blocks
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Shaped
 from optuna_hypernet.response.hypernetworks import MLP
@@ -200,7 +201,7 @@ def test_hypernetworks_are_as_large_as_they_say() -> None:
         return sum(p.numel() for p in module.parameters())
 
     assert size(Constant(7850)) == 7850
-    assert size(Diagonal(torch.arange(7850), 7850)) == 15_700
+    assert size(Diagonal(torch.arange(7850), Blocks((7840, 10)))) == 23_550
     assert size(Linear(1, 7850, seed())) == 15_700  # the paper's local one
     assert size(Linear(10, 7850, seed())) == 86_350  # its ten hyperparameters
     assert size(MLP(1, 7850, seed())) == 7850 * 51 + 50 * 2  # its global one: 400,450
@@ -232,8 +233,9 @@ def test_each_weight_of_a_diagonal_response_has_its_own_coordinate() -> None:
     weights = Weights(network(), train_loss, valid_loss, CPU)
     shapes = {"2.weight": (3, 1), "0.weight": (5, 4), "0.bias": ()}
     owners = weights.owners(shapes)
-    made = Diagonal(owners, 24).double()
+    made = Diagonal(owners, Blocks((3, 20, 1))).double()
     torch.nn.init.normal_(made.slope, generator=seed())
+    torch.nn.init.normal_(made.common, generator=seed(2))
     weights.hypernetwork = made
     weights.recentre(torch.randn(24, generator=seed(), dtype=torch.float64))
     z = torch.randn(24, generator=seed(1), dtype=torch.float64)
@@ -242,7 +244,9 @@ def test_each_weight_of_a_diagonal_response_has_its_own_coordinate() -> None:
     slow = torch.zeros_like(jacobian)
     for p, coordinate in enumerate(row):
         if coordinate is not None:
-            slow[p, coordinate] = made.slope[p].detach()
+            block = next(b for b in (range(3), range(3, 23), [23]) if coordinate in b)
+            slow[p, list(block)] = (made.common[p] - made.slope[p]).detach() / len(block)
+            slow[p, coordinate] += made.slope[p].detach()
     torch.testing.assert_close(jacobian, slow)
 
 

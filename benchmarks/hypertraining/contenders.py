@@ -1,7 +1,8 @@
 """Ways to tune one decay per weight in a single run; generators that a clock can drive.
 
 All follow one plan from the same weights and decays: as many steps of λ after the same warm-up,
-with one optimizer and one schedule. They differ in where the gradient of λ comes from.
+with one schedule. They differ in where the gradient of λ comes from, and the hypernetwork has the
+optimizer of λ that is its default, with which the others do not do better.
 
 * hypernetwork: HyperTraining's bilevel loop with the diagonal response.
 * unrolled: reverse mode through the last ten steps of training, which have to be differentiable:
@@ -28,6 +29,7 @@ from benchmarks.hypertraining.data import Part
 from optuna_hypernet.bilevel.batches import Batches
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.loop import run
+from optuna_hypernet.bilevel.optimizers import BlockAdam
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.coordinates import Coordinates
@@ -48,7 +50,10 @@ Model = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Setting:
-    """What contenders share: search space, losses, data, optimizers, seed."""
+    """What contenders share: search space, losses, data, optimizers, seed.
+
+    The hypernetwork has an optimizer of λ of its own.
+    """
 
     coordinates: Coordinates
     train_loss: TrainLoss
@@ -71,8 +76,8 @@ class Setting:
         return Weights(model, self.train_loss, self.valid_loss, CPU)
 
     def bilevel(self, response: Weights, z: Tensor) -> Bilevel:
-        """The loop of a response, from coordinates (D,) on."""
-        optimizers = self.optimizer, self.hyper_optimizer
+        """The loop of a response, from coordinates (D,) on, which moves λ in its own way."""
+        optimizers = self.optimizer, partial(BlockAdam, blocks=self.coordinates.blocks)
         return Bilevel(response, self.coordinates, *self.batches(), *optimizers, z, self.seed)
 
 
@@ -80,7 +85,7 @@ def hypernetwork(setting: Setting, model: nn.Module, z: Tensor, plan: Plan) -> I
     """w_φ(λ̂) by joint training."""
     response = setting.weights(model)
     owners = response.owners(setting.coordinates.shapes)
-    response.hypernetwork = Diagonal(owners, setting.coordinates.D)
+    response.hypernetwork = Diagonal(owners, setting.coordinates.blocks)
     bilevel = setting.bilevel(response, z)
     for _ in run(bilevel, plan):
         yield lambda: response.export(bilevel.z.detach())

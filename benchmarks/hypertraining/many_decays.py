@@ -34,6 +34,7 @@ from optuna_hypernet.bilevel.optimizers import hyper_adam_each
 from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Density
+from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
@@ -125,7 +126,7 @@ class ManyDecays:
     def setting(self) -> Setting:
         """What the contenders share."""
         coordinates = Coordinates(self.space, torch.float32)
-        settings = (adam, hyper_adam_each, self.seed)
+        settings = (adam, partial(hyper_adam_each, length=0.003), self.seed)
         return Setting(coordinates, train_loss, valid_loss, *self.data, *settings)
 
     def losses(self, model: nn.Module) -> tuple[float, float]:
@@ -163,8 +164,9 @@ class ManyDecays:
 
     def race(self, name: str, steps: int) -> Curve:
         """One contender from the middle of all ranges."""
-        plan = joint(Around(0.1), 2, steps, 2, steps // 3)
-        middle = torch.zeros(self.setting.coordinates.D)
+        coordinates = self.setting.coordinates
+        plan = joint(Together(0.1, coordinates.blocks), 2, steps, 2, steps // 3)
+        middle = torch.zeros(coordinates.D)
         ticks = CONTENDERS[name](self.setting, self.model, middle, plan)
         clock, since, readings = 0.0, time.perf_counter(), []
         for tick, model in enumerate(ticks, 1):
@@ -182,13 +184,14 @@ def step_costs(problem: ManyDecays, steps: int = 100) -> dict[str, float]:
     The plain one is ordinary training: one λ, and a response that does not depend on it.
     """
     fixed = problem.setting
-    size, weights = fixed.coordinates.D, fixed.weights(problem.model)
+    blocks, size = fixed.coordinates.blocks, fixed.coordinates.D
+    weights = fixed.weights(problem.model)
     count, owners = weights.n_weights, weights.owners(fixed.coordinates.shapes)
     kinds: dict[str, tuple[nn.Module, Density, int]] = {
         "plain": (Constant(count), At(), 1),
         "low-rank, one λ": (LowRank(size, count, generator(0)), Around(0.1), 1),
-        "diagonal, one λ": (Diagonal(owners, size), Around(0.1), 1),
-        "diagonal, two λ": (Diagonal(owners, size), Around(0.1), 2),
+        "diagonal, one λ": (Diagonal(owners, blocks), Together(0.1, blocks), 1),
+        "diagonal, two λ": (Diagonal(owners, blocks), Together(0.1, blocks), 2),
     }
     parts = {}
     for name, (network, density, samples) in kinds.items():

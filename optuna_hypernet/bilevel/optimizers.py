@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from optuna_hypernet.coordinates import Blocks
+
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -209,10 +211,68 @@ def hyper_adam(parameters: Iterable[nn.Parameter], *, length: float = 0.03) -> O
     return torch.optim.Adam(parameters, lr=length / size**0.5)
 
 
-def hyper_adam_each(parameters: Iterable[nn.Parameter], *, length: float = 0.003) -> Optimizer:
-    """That of λ̂ if each coordinate acts on weights of its own: that step along every one.
-
-    In a thousand valid steps 0.003 still is a whole range. Longer ones over-fit the validation
-    data where there are thousands of coordinates.
-    """
+def hyper_adam_each(parameters: Iterable[nn.Parameter], *, length: float = 0.05) -> Optimizer:
+    """That of λ̂ of a structured response: that step along every coordinate."""
     return torch.optim.Adam(parameters, lr=length)
+
+
+class BlockAdam(Optimizer):
+    """That of λ̂ where each coordinate acts on weights of its own, and there may be thousands.
+
+    The mean of the coordinates of a hyperparameter, and what each of them is apart from it, are
+    two scales. Steps of Adam (Kingma & Ba 2015) along means are ``common`` times as long as those
+    apart, of which 0.003 in a thousand valid steps still are a whole range. Longer ones over-fit
+    the validation data; and so what is apart decays, as weights do in AdamW (Loshchilov & Hutter
+    2019): where nothing else is known, the numbers of a hyperparameter are alike.
+
+    Args:
+        parameters: ``(D,)`` each.
+        blocks: Which coordinates belong to one hyperparameter.
+        lr: The step of each coordinate, in standard deviations.
+        common: How much longer that of a mean is.
+        decay: A step of decay, in steps of ``lr``.
+        betas: Of the running means of a gradient and of its square.
+        eps: Beneath gradients.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        blocks: Blocks,
+        lr: float = 0.003,
+        common: float = 5.0,
+        decay: float = 0.5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self._blocks = blocks
+        settings = {"lr": lr, "common": common, "decay": decay, "betas": betas, "eps": eps}
+        super().__init__(parameters, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step, with the gradients that there are."""
+        blocks = self._blocks
+        for group in self.param_groups:
+            for z in (z for z in group["params"] if z.grad is not None):
+                state = self.state[z]
+                state["step"] = state.get("step", 0) + 1
+                apart = z.grad - blocks.spread(blocks.means(z.grad))
+                along = self._direction(state, "common", blocks.sums(z.grad), group)
+                move = self._direction(state, "apart", apart, group)
+                move += group["common"] * blocks.spread(along)
+                move += group["decay"] * (z - blocks.spread(blocks.means(z)))
+                z.sub_(move, alpha=group["lr"])
+
+    def _direction(
+        self, state: dict[str, Any], name: str, gradient: Tensor, group: Mapping[str, Any]
+    ) -> Tensor:
+        """Adam's, of a gradient whose running means are kept under that name."""
+        first = state.setdefault(name, torch.zeros_like(gradient))
+        second = state.setdefault(f"{name} squared", torch.zeros_like(gradient))
+        of_first, of_second = group["betas"]
+        first.lerp_(gradient, 1 - of_first)
+        second.lerp_(gradient.square(), 1 - of_second)
+        size = (second / (1 - of_second ** state["step"])).sqrt()
+        direction: Tensor = first / (1 - of_first ** state["step"]) / (size + group["eps"])
+        return direction

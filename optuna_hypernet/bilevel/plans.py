@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from optuna_hypernet.coordinates import LIMIT
+from optuna_hypernet.coordinates import Blocks
 
 
 Density = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -45,6 +46,23 @@ class Around:
         half = torch.randn(n_pairs, len(z), generator=seed, dtype=torch.float64, device="cpu")
         noise = half if k == 1 else torch.cat([half, -half])[:k]
         return (z + self.scale * noise.to(z)).clamp(-LIMIT, LIMIT)
+
+
+@dataclass(frozen=True)
+class Together(Around):
+    """The same, and as much again that all coordinates of a hyperparameter have in common.
+
+    Of thousands that are drawn apart from each other the mean hardly moves, and what the weights
+    do when all of them rise is never seen.
+    """
+
+    blocks: Blocks
+
+    def __call__(self, z: Tensor, k: int, seed: torch.Generator) -> Tensor:
+        """``(k, D)``, in pairs as above."""
+        of_means = Around(self.scale)(z.new_zeros(len(self.blocks.sizes)), k, seed)  # (k, E)
+        common = self.blocks.spread(of_means)
+        return (super().__call__(z, k, seed) + common).clamp(-LIMIT, LIMIT)
 
 
 @dataclass(frozen=True)

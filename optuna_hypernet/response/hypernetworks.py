@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from optuna_hypernet.coordinates import Blocks
+
 
 Name = Literal["diagonal", "linear", "low-rank", "mlp"]
 
@@ -68,36 +70,55 @@ class Linear(Centred):
 
 
 class Diagonal(Centred):
-    """δ_p(z) = b_p + d_p (z_o(p) - c_o(p)): each weight answers to one coordinate o(p), its own.
+    """Each weight p answers to one coordinate o(p), its own, and to the mean of those like it.
 
-    For one penalty per weight, or per row, column or layer of weights. With curvatures H of the
-    training loss in w and M = ∂²L_T/∂w∂z, the best response has the slope -H⁻¹ M, and M has one
-    entry in every row. What is learnt, where each weight has a coordinate of its own, is
-    d_p = -M_p / H_pp, H as if it were diagonal: the right sign, so that λ̂ knows which way to go.
-    Every train step says something about every slope, where units that mix all coordinates would
-    learn next to nothing of any single one.
+        δ_p(z) = b_p + d_p (x_o(p) - m) + s_p m,    x = z - c,
 
-    Memory: 2 P numbers, and an optimizer's multiple of it. Time of a step: k P multiplications,
-    beside k passes of the model, plus the optimizer's over 2 P.
+    with m the mean of x over the hyperparameter that the coordinate belongs to. For one penalty
+    per weight, or per row, column or layer of weights. With curvatures H of the training loss in w
+    and M = ∂²L_T/∂w∂z, the best response has the slope -H⁻¹ M, and M has one entry in every row.
+    What is learnt, where each weight has a coordinate of its own, is d_p = -M_p / H_pp, H as if it
+    were diagonal: the right sign, so that λ̂ knows which way to go. Every train step says something
+    about every slope, where units that mix all coordinates would learn next to nothing of any
+    single one. But where weights can stand for each other, as those of neighbouring pixels can,
+    they move by far more when all their penalties rise at once: so that has slopes of its own,
+    s = -H⁻¹ M 1 within a hyperparameter.
+
+    Memory: 3 P numbers, and an optimizer's multiple of it. Time of a step: 2 k P multiplications,
+    beside k passes of the model, plus the optimizer's over 3 P.
 
     Args:
-        owners: ``(P,)`` the coordinate of each weight; ``n_coordinates`` for none.
-        n_coordinates: D.
+        owners: ``(P,)`` the coordinate of each weight; D for none.
+        blocks: Which of the D coordinates belong to one hyperparameter.
     """
 
-    def __init__(self, owners: Tensor, n_coordinates: int) -> None:
+    def __init__(self, owners: Tensor, blocks: Blocks) -> None:
         super().__init__()
+        size, count = sum(blocks.sizes), len(blocks.sizes)
         self.offset = nn.Parameter(_zeros(len(owners)))
         self.slope = nn.Parameter(_zeros(len(owners)))
+        self.common = nn.Parameter(_zeros(len(owners)))
         self.register_buffer("owners", owners, persistent=False)
-        self.register_buffer("centre", _zeros(n_coordinates))
+        own = torch.cat([blocks.spread(torch.arange(count)), torch.tensor([count])])
+        self.register_buffer("blocks_of", own[owners], persistent=False)
+        self.register_buffer("centre", _zeros(size))
+        self._blocks = blocks
 
     owners: Tensor
+    blocks_of: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""
-        apart = nn.functional.pad(z - self.centre, (0, 1))  # (k, D + 1), the last for no owner
-        return torch.addcmul(self.offset, apart[:, self.owners], self.slope)
+        x = z - self.centre
+        means = self._blocks.means(x)  # (k, E)
+        apart = _of(x - self._blocks.spread(means), self.owners)
+        own = torch.addcmul(self.offset, apart, self.slope)
+        return torch.addcmul(own, _of(means, self.blocks_of), self.common)
+
+
+def _of(values: Tensor, columns: Tensor) -> Tensor:
+    """``(k, n)`` → ``(k, P)``; 0 where a weight has no column, which is n."""
+    return nn.functional.pad(values, (0, 1))[:, columns]
 
 
 # Adam moves every number by one step size. Beside numbers of size 1/4 in V that stays small; of
