@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,42 @@ def test_a_diagonal_response_learns_slopes_of_separate_weights_and_of_all(shared
     torch.testing.assert_close(response["slope"], alone, rtol=0.05, atol=0.05)
 
 
+def test_decays_of_weights_that_stand_for_each_other_end_below_the_best_single_one() -> None:
+    """Sixteen inputs, of two kinds: a slope for each decay alone is too small by far."""
+
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
+
+    def rows(count: int, number: int) -> tuple[Tensor, Tensor]:
+        seed = generator(number)
+        kinds, noise, errors = (
+            torch.randn(count, columns, generator=seed, dtype=torch.float64)
+            for columns in (2, 16, 1)
+        )
+        x = kinds.repeat_interleave(8, 1) + 0.3 * noise
+        return x, kinds[:, :1] - kinds[:, 1:] + 1.5 * errors
+
+    def with_one(decay: Tensor) -> float:
+        x, y = train
+        penalty = decay * torch.eye(16, dtype=torch.float64)
+        w = torch.linalg.solve(x.T @ x / len(x) + penalty, x.T @ y / len(x))
+        return float((valid[0] @ w - valid[1]).square().mean())
+
+    train, valid = rows(20, 0), rows(200, 1)
+    best = min(map(with_one, torch.logspace(-3, 1, 100, dtype=torch.float64)))
+    model = nn.Linear(16, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    training = RIDGE.training(
+        model=model,
+        search_space={"weight": Shaped(DECAY, (1, 16))},
+        train_loss=loss,
+        train_data=[train],
+        valid_data=[valid],
+        response="diagonal",
+    )
+    assert training.fit(700).true_loss < best
+
+
 def test_means_and_what_is_apart_are_moved_by_two_adams() -> None:
     """Against torch's own, of two leaves that the coordinates are made of."""
     blocks = Blocks((3, 1, 2))
@@ -510,6 +547,19 @@ def test_a_resumed_run_ends_in_the_very_same_bits(
     resumed = getattr(noisy(own_generator), algorithm)(90, checkpoint=file)
     assert same(whole, resumed)
     assert same(whole, getattr(noisy(own_generator), algorithm)(90, checkpoint=file))
+
+
+def test_a_resumed_run_of_a_decay_per_weight_ends_in_the_very_same_bits(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return squared(model, batch) + (hp["weight"] * model.weight.square()).sum()
+
+    file, space = tmp_path / "run.pt", {"weight": Shaped(DECAY, (1, 3))}
+    made = partial(RIDGE.training, search_space=space, train_loss=loss, response="diagonal")
+    whole = made().fit(90)
+    with pytest.raises(Interrupted):
+        made(valid_loss=interrupting(squared, 75)).fit(90, checkpoint=file)
+    assert file.exists()
+    assert same(whole, made().fit(90, checkpoint=file))
 
 
 def test_a_state_goes_on_bit_by_bit() -> None:
