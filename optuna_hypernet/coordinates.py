@@ -51,6 +51,10 @@ class Blocks:
         """``(..., D)`` → ``(..., E)``."""
         return self.sums(x) / x.new_tensor(self.sizes)
 
+    def apart(self, x: Tensor) -> Tensor:
+        """``(..., D)`` less the means: ``(..., D)``."""
+        return x - self.spread(self.means(x))
+
     def spread(self, values: Tensor) -> Tensor:
         """``(..., E)`` → ``(..., D)``, the same for all of a block."""
         parts = zip(torch.split(values, 1, -1), self.sizes, strict=True)

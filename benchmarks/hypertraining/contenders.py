@@ -2,7 +2,7 @@
 
 All follow one plan from the same weights and decays: as many steps of λ after the same warm-up,
 with one schedule. They differ in where the gradient of λ comes from, and the hypernetwork has the
-optimizer of λ that is its default, with which the others do not do better.
+optimizer of λ that is its default. With it the others' test losses are no lower.
 
 * hypernetwork: HyperTraining's bilevel loop with the diagonal response.
 * unrolled: reverse mode through the last ten steps of training, which have to be differentiable:

@@ -257,11 +257,10 @@ class BlockAdam(Optimizer):
             for z in (z for z in group["params"] if z.grad is not None):
                 state = self.state[z]
                 state["step"] = state.get("step", 0) + 1
-                apart = z.grad - blocks.spread(blocks.means(z.grad))
                 along = self._direction(state, "common", blocks.sums(z.grad), group)
-                move = self._direction(state, "apart", apart, group)
+                move = self._direction(state, "apart", blocks.apart(z.grad), group)
                 move += group["common"] * blocks.spread(along)
-                move += group["decay"] * (z - blocks.spread(blocks.means(z)))
+                move += group["decay"] * blocks.apart(z)
                 z.sub_(move, alpha=group["lr"])
 
     def _direction(
