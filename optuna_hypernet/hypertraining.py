@@ -523,11 +523,8 @@ class HyperTraining:
         Raises:
             TypeError: If a function that was passed in cannot be pickled.
         """
-        losses, makers = (
-            ("train_loss", "valid_loss"),
-            ("optimizer", "hyper_optimizer", "scheduler"),
-        )
-        for name in (*losses, "augment", *makers):
+        makers = ("optimizer", "hyper_optimizer", "scheduler")
+        for name in ("train_loss", "valid_loss", "augment", *makers):
             try:
                 pickle.dumps(self._arguments[name])
             except (AttributeError, TypeError, pickle.PicklingError) as error:

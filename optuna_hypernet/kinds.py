@@ -44,11 +44,13 @@ class Manner:
     """What joint training does by default; see ``HyperTraining.fit``.
 
     Attributes:
+        hyper_optimizer: Makes the optimizer of λ̂.
         samples: λ's per train step; None is one for every example.
-        density: Of those, with a scale.
+        scale: Spread of those around λ̂.
         entropy: τ; None is a scale that stays.
         warm_up: Share of the train steps.
         finish: Likewise.
+        density: Makes the density of those λ's from a scale.
     """
 
     hyper_optimizer: MakeOptimizer

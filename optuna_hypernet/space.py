@@ -3,12 +3,13 @@
 Notation, here and wherever rows are handled:
 
 * ``d`` parameters in the order of their sorted names; ``n`` rows; ``D`` embedding columns.
-* ``rows``: ``(n, d)`` floats, one column per parameter in [0, 1]. A discrete parameter sits at
-  the centre of its cell, a categorical one too (cell ``k`` of ``c`` is choice ``k``).
+* ``rows``: ``(n, d)`` floats, one column per parameter in [0, 1], but for trials of a range that
+  has moved: up to a width outside. A discrete parameter sits at the centre of its cell, a
+  categorical one too (cell ``k`` of ``c`` is choice ``k``).
 * ``active``: ``(n, d)`` bools, false where a trial never asked for the parameter. Inactive
   entries of ``rows`` hold the cell that contains 0.5, so that equal params are equal rows.
-* ``embedding``: ``(n, D)``, what the hypernetwork reads: numbers in [-1, 1], choices one-hot,
-  zeros where inactive.
+* ``embedding``: ``(n, D)``, what the hypernetwork reads: numbers from -1 to 1 over their range,
+  choices one-hot times sqrt(2), zeros where inactive.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class SearchSpace:
 
     Attributes:
         names: The ``d`` names, sorted, so that nothing depends on the order of a dict.
+        distributions: By name, in that order.
         cardinality: ``(d,)`` number of values of each discrete parameter, 0 if continuous.
         categorical: ``(d,)`` true for unordered parameters.
         owner: ``(D,)`` the parameter that each embedding column belongs to.
@@ -181,9 +183,9 @@ class SearchSpace:
         return np.asarray(np.ascontiguousarray(rows[:, which] * self._hash[which]).sum(1))
 
     def embed(self, rows: Array, active: Mask) -> Array:
-        """Embedding ``(n, D)`` of rows: numbers in [-1, 1], choices one-hot times sqrt(2).
+        """Embedding ``(n, D)`` of rows.
 
-        Two choices of one parameter are then 2 apart, as the ends of a range are.
+        Two choices of one parameter are 2 apart, as the ends of a range are.
         """
         out = np.zeros((len(rows), len(self.owner)))
         j = self._numeric

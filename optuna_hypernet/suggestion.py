@@ -41,8 +41,10 @@ class Request:
         fixed: ``(d,)`` internal representation of what the trial has already, NaN elsewhere.
         number: The trial's number.
         seed: The sampler's.
-        n_startup_trials: Number of usable trials from which the surrogate takes over.
-        prediction: Of hyper-training, of parameters that are all in ``space``; None without.
+        n_startup_trials: Number of usable trials from which the surrogate takes over; with a
+            prediction that is one.
+        prediction: Of hyper-training or of source studies, whose parameters are all in ``space``;
+            None without.
     """
 
     space: SearchSpace
@@ -58,7 +60,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
 
     Raises:
         ArithmeticError: On numerical trouble in the surrogate.
-        ValueError: The same; numpy.linalg.LinAlgError is one.
+        ValueError: The same.
+        numpy.linalg.LinAlgError: The same; in older numpy it is no ValueError.
     """
     space = request.space
     rows, active = space.encode(trials.columns(space.names, trials.finished))

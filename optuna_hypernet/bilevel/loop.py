@@ -168,8 +168,8 @@ class Bilevel:
         """Names of hyperparameters of which a scale is as large as it may be."""
         return self._coordinates.names_where(self.scale >= _CEILING * 0.999)
 
-    def train_step(self, density: Density, samples: int | None) -> float:
-        """Moves φ only; returns the mean training loss over the drawn λ.
+    def train_step(self, density: Density, samples: int | None) -> None:
+        """Moves φ only, along the mean training loss over the drawn λ.
 
         Args:
             density: Of λ.
@@ -195,10 +195,9 @@ class Bilevel:
         for group in self._groups:
             group.step([next(left) for _ in group.parameters])
         self.trained += 1
-        return float(losses.detach().mean())
 
-    def valid_step(self) -> float:
-        """Moves λ̂ only; returns the validation loss on one batch.
+    def valid_step(self) -> None:
+        """Moves λ̂ only, along the validation loss on one batch.
 
         Raises:
             FloatingPointError: If the loss, or its gradient, is not; nothing has moved then.
@@ -209,9 +208,9 @@ class Bilevel:
         gradients = slopes("valid_loss", loss, [self.z])
         self._check_slopes("validation", gradients, self.z.detach()[None])
         self._hyper_groups[0].step(gradients)
-        return self._validated(loss)
+        self._count_valid_step()
 
-    def adaptive_valid_step(self, entropy: float) -> float:
+    def adaptive_valid_step(self, entropy: float) -> None:
         """Moves λ̂ and σ; every example has its own λ, drawn around λ̂.
 
         Args:
@@ -232,7 +231,7 @@ class Bilevel:
             group.step([gradient])
         with torch.no_grad():
             self.log_scale.clamp_(math.log(_FLOOR), math.log(_CEILING))
-        return self._validated(loss)
+        self._count_valid_step()
 
     def try_valid_loss(self) -> bool:
         """Takes the validation loss of all data; returns whether λ̂ moves that of any batch.
@@ -289,11 +288,10 @@ class Bilevel:
             "was moved by that step, and what a checkpoint holds is kept."
         )
 
-    def _validated(self, loss: Tensor) -> float:
+    def _count_valid_step(self) -> None:
         with torch.no_grad():
             self.z.clamp_(-LIMIT, LIMIT)
         self.validated += 1
-        return float(loss.detach())
 
     def evaluate(self, z: Tensor, examples: int | None = None) -> float:
         """Mean validation loss at ``(D,)``, batches weighed by size.

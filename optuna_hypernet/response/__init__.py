@@ -2,7 +2,8 @@
 
 Two of them have the same face. ``weights`` puts a vector of all weights into the model, which one
 of ``hypernetworks`` gives: any model, any algorithm. ``structured`` exchanges the model's layers
-for those of ``layers``, whose units have gates: each example of a batch has its own λ, at the
-cost of two to three plain train steps; ``delta`` learns the same by two losses. ``models`` and
-``losses`` check what the user passes. Nothing here knows Optuna or the bilevel loop.
+for their ``siblings`` (in ``layers``, ``recurrent``, ``attention`` and ``dropout``), whose units
+have gates: each example of a batch has its own λ, at the cost of two to three plain train steps;
+``delta`` learns the same by two losses. ``models`` and ``losses`` check what the user passes.
+Nothing here knows Optuna or the bilevel loop.
 """

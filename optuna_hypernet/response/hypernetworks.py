@@ -92,6 +92,9 @@ class Diagonal(Centred):
         blocks: Which of the D coordinates belong to one hyperparameter.
     """
 
+    owners: Tensor
+    blocks_of: Tensor
+
     def __init__(self, owners: Tensor, blocks: Blocks) -> None:
         super().__init__()
         size, count = sum(blocks.sizes), len(blocks.sizes)
@@ -103,9 +106,6 @@ class Diagonal(Centred):
         self.register_buffer("blocks_of", own[owners], persistent=False)
         self.register_buffer("centre", _zeros(size))
         self._blocks = blocks
-
-    owners: Tensor
-    blocks_of: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
         """``(k, D)`` → ``(k, P)``."""

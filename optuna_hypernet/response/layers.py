@@ -287,9 +287,12 @@ class Norm(Layer):
 def squared_norm(module: nn.Module) -> Tensor:
     """‖w‖² of all weights of a module, for penalties in a training loss.
 
-    Inside a training loss of ``response="structured"`` every example has weights of its own, and
-    so has the norm: ``(B,)``, exact, at the cost of one product ``(B, D) (D, units)`` per weight.
-    In any other module it is a scalar, the sum over ``module.parameters()`` of their squares.
+    Inside a training loss of a structured response every example has weights of its own, and so
+    has the norm: ``(B,)``, exact, at the cost of one product ``(B, D) (D, units)`` per weight. In
+    any other module it is a scalar, the sum over ``module.parameters()`` of their squares.
+
+    Raises:
+        ValueError: If the module has no weights.
     """
     responding = [one for one in module.modules() if isinstance(one, Layer)]
     displaced = {w: one.displacement for one in responding for w in one.weights().values()}

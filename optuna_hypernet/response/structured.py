@@ -64,8 +64,8 @@ EVERYTHING = ("",)  # the path of the model itself: nothing responds, which is o
 class Structured:
     """w_φ(λ) by gates on the model's own layers; every example of a batch has its own λ.
 
-    A copy of the model is converted: each layer that can respond becomes its sibling of
-    :mod:`~optuna_hypernet.response.layers`, and each dropout layer whose rate is in the search
+    A copy of the model is converted: each layer that can respond becomes its sibling (see
+    :mod:`~optuna_hypernet.response.siblings`), and each dropout layer whose rate is in the search
     space, as ``"path.p"``, gets a rate per example. Shared modules stay shared, tied weights stay
     tied, weights that do not require a gradient stay what they are.
 
@@ -75,6 +75,7 @@ class Structured:
             names to tensors ``(B, *shape)``.
         valid_loss: ``(model, batch) -> scalar``.
         coordinates: The search space. A name with a dot is the path of a dropout layer's rate.
+        device: Where the copy is.
         seed: Of the new weights.
         elementary: Paths of modules that are trained, but do not respond.
 

@@ -51,6 +51,7 @@ class Weights:
         model: Copied. In training mode; submodules in eval mode stay so.
         train_loss: ``(model, batch, hp) -> scalar``.
         valid_loss: ``(model, batch) -> scalar``.
+        device: Where the copy is.
 
     Attributes:
         n_weights: P.
@@ -184,6 +185,11 @@ class Weights:
     def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
         """Takes the training loss at some hyperparameters, all else equal, and compares.
 
+        Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
+        called on several weights by ``vmap``, or has a gradient there, nor may buffers be
+        assigned. Then they are taken one after another, as they are from the first batch on with
+        which it fails later.
+
         Args:
             hps: Natural units by name, without a leading dimension.
             batch: Of training data, on the device.
@@ -193,11 +199,6 @@ class Weights:
             ValueError: If the loss never reads a hyperparameter, has the same gradient for all
                 ``hps``, or none in the weights, or reads them in the backward pass, too; or if
                 what the model does in ``eval()`` depends on its weights.
-
-        Several λ at once are tried, too: not every layer of torch, an LSTM for one, can be
-        called on several weights by ``vmap``, or has a gradient there, nor may buffers be
-        assigned. Then they are taken one after another, as they are from the first batch on with
-        which it fails later.
         """
         set_modes(self._model, self._modes)
         noise = torch.randn(

@@ -85,10 +85,9 @@ class Outcomes:
     def expected(self) -> Array:
         """Values ``(n,)``; of pruned trials, what they would have come to."""
         values = self.values.copy()
-        whole = ~self.pruned & np.isfinite(self.values)
         for step in np.unique(self.ended[self.ended >= 0]):
             report = self.reports[:, step]
-            known = whole & np.isfinite(report)
+            known = self.returned & np.isfinite(report)
             early = (self.ended == step) & np.isfinite(report)
             if np.count_nonzero(known) >= _FEWEST:
                 values[early] = _carried_on(report[early], report[known], self.values[known])

@@ -99,8 +99,7 @@ def least_gain(values: Array, counted: Mask, name: str) -> float:
 
 def _standard(values: Array) -> Array:
     centred = values - values.mean()
-    centred -= (
-        centred.mean()
-    )  # the first mean is rounded, which matters where values all but agree
+    # Again: the first mean is rounded, which matters where values all but agree.
+    centred -= centred.mean()
     scale = np.abs(centred).max()
     return np.asarray(centred / scale / np.sqrt(np.mean((centred / scale) ** 2)))
