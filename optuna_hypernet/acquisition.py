@@ -1,4 +1,4 @@
-"""Log expected improvement: pure functions of a posterior's mean and spread."""
+"""Log expected improvement of a mixture of members, as a function of rows."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _TOLERANCE = 3.0
 
 
+def log_density(u: Array) -> Array:
+    """Log φ(u) of a standard normal, for any shape."""
+    return np.asarray(-0.5 * u * u - _LOG_SQRT_2PI)
+
+
 def log_h(u: Array) -> Array:
     """log(φ(u) + u Φ(u)) without cancellation, for any shape.
 
@@ -32,10 +37,10 @@ def log_h(u: Array) -> Array:
     """
     near = np.maximum(u, -1.0)
     far = np.minimum(u, -1.0)
-    sum_near = np.log(np.exp(-0.5 * near * near - _LOG_SQRT_2PI) + near * ndtr(near))
+    sum_near = np.log(np.exp(log_density(near)) + near * ndtr(near))
     ratio = -far * erfcx(-far / math.sqrt(2)) * math.sqrt(math.pi / 2)
     rest = np.where(far > -1e4, np.log1p(-np.minimum(ratio, 1 - 1e-9)), -2 * np.log(-far))
-    return np.where(u > -1.0, sum_near, -0.5 * far * far - _LOG_SQRT_2PI + rest)
+    return np.where(u > -1.0, sum_near, log_density(far) + rest)
 
 
 def log_expected_improvement(mean: Array, std: Array, best: Array) -> tuple[Array, Array, Array]:
@@ -49,7 +54,7 @@ def log_expected_improvement(mean: Array, std: Array, best: Array) -> tuple[Arra
     u = (best - mean) / std
     log_improvement = log_h(u)
     by_mean = -np.exp(log_ndtr(u) - log_improvement) / std
-    by_std = np.exp(-0.5 * u * u - _LOG_SQRT_2PI - log_improvement) / std
+    by_std = np.exp(log_density(u) - log_improvement) / std
     return log_improvement + np.log(std), by_mean, by_std
 
 
@@ -98,41 +103,43 @@ class ExpectedImprovement:
         self._inputs = inputs
         self._beliefs = beliefs
         self._penalties = penalties
-        self._log_weights = [belief.log_weights for belief in beliefs]
 
-    def calibrate(self, rows: Array, active: Mask) -> Array:
-        """Makes each member's EI relative to its largest one at ``rows (n, d)``.
+    def calibrated(self, rows: Array, active: Mask) -> tuple[ExpectedImprovement, Array]:
+        """The same with each member's EI relative to its largest one at ``rows (n, d)``.
 
         Returns:
-            The log EI ``(n,)`` at these rows, on the new scale.
+            That, and its log EI ``(n,)`` at these rows.
         """
         predictions, members = self._members(rows, active)
-        gains = self._mixtures(members)
-        for k, (mean, std) in enumerate(predictions):
+        gains = _gains(members, self._beliefs)
+        beliefs = []
+        for k, (belief, (mean, std)) in enumerate(zip(self._beliefs, predictions, strict=True)):
             reached = members[k] + sum(gains[:k] + gains[k + 1 :])
-            u = (self._beliefs[k].targets[:, :, None] - mean) / std
+            u = (belief.targets[:, :, None] - mean) / std
             reached, u = (each.reshape(len(each), -1) for each in (reached, u))
             best = reached.argmax(1)[:, None]
             hope = log_ndtr(np.take_along_axis(u, best, 1)[:, 0])
-            self._log_weights[k] = self._log_weights[k] - reached.max(1)
-            self._log_weights[k] += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
-        return _either(self._mixtures(members))[0]
+            log_weights = belief.log_weights - reached.max(1)
+            log_weights += np.minimum(hope - hope.max() + _TOLERANCE, 0.0)
+            beliefs.append(Belief(belief.posterior, log_weights, belief.targets))
+        scaled = ExpectedImprovement(self._inputs, beliefs, self._penalties)
+        return scaled, _either(_gains(members, beliefs))[0]
 
     def value(self, rows: Array, active: Mask) -> Array:
         """Log EI ``(n,)`` at ``rows (n, d)``."""
         _, members = self._members(rows, active)
-        return _either(self._mixtures(members))[0]
+        return _either(_gains(members, self._beliefs))[0]
 
     def value_and_gradient(self, rows: Array, active: Mask) -> tuple[Array, Array]:
         """Log EI ``(n,)`` and its gradient ``(n, d)``, zero for choices and inactive entries."""
         embedding = self._inputs.embed(rows, active)
         gains, slopes = [], []
-        for belief, log_weights in zip(self._beliefs, self._log_weights, strict=True):
+        for belief in self._beliefs:
             mean, std, pull = belief.posterior.predict_and_pull(embedding)
             members, *by = log_expected_improvement(
                 mean[:, None], std[:, None], belief.targets[:, :, None]
             )
-            gain, shares = mixture(members, log_weights)
+            gain, shares = mixture(members, belief.log_weights)
             gains.append(gain)
             slopes.append((pull, [shares * each for each in by]))
         value, shares = _either(gains)
@@ -161,9 +168,11 @@ class ExpectedImprovement:
             members[0] = members[0] - len(self._beliefs) * penalty.value(rows, active)
         return predictions, members
 
-    def _mixtures(self, members: Sequence[Array]) -> list[Array]:
-        """Log EI ``(t, n)`` of every objective."""
-        return [mixture(*each)[0] for each in zip(members, self._log_weights, strict=True)]
+
+def _gains(members: Sequence[Array], beliefs: Sequence[Belief]) -> list[Array]:
+    """Log EI ``(t, n)`` of every objective, of members ``(M, t, n)`` each."""
+    pairs = zip(members, beliefs, strict=True)
+    return [mixture(each, belief.log_weights)[0] for each, belief in pairs]
 
 
 def _either(gains: Sequence[Array]) -> tuple[Array, Array]:

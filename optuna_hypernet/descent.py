@@ -109,7 +109,7 @@ def propose(
         screen = [uniform(domain, _N_SOBOL, rng), perturbed(domain, incumbents, rng)]
         rows = domain.project(np.concatenate(screen))[0]
     rows, known = domain.untried(rows, tried, rng)
-    scores = acquisition.calibrate(rows, domain.conditions.active(rows))
+    acquisition, scores = acquisition.calibrated(rows, domain.conditions.active(rows))
     top = np.argsort(-scores, kind="stable")[:_N_STARTS]
     starts, scores = rows[top], scores[top]
     for _ in range(_ROUNDS):

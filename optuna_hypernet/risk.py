@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
+from optuna_hypernet.acquisition import log_density
 from optuna_hypernet.acquisition import mixture
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
@@ -41,7 +42,6 @@ from optuna_hypernet.surrogate.posterior import Posterior
 _FAILED = 2.0  # the label; what is expected to be beyond half of it fails
 _MOST_TRIALS = 128
 _LOG_2 = math.log(2)
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Risks:
@@ -57,7 +57,7 @@ class Risks:
         embedding: Array,
         failed: Mask,
         constraints: Array,
-        running: Array,
+        pending: Array,
     ) -> Risk | None:
         """The risk of earning nothing; None if no trial has failed or violated.
 
@@ -66,7 +66,7 @@ class Risks:
             embedding: ``(n, D)`` of the trials in the order in which they finished.
             failed: ``(n,)`` which of them failed.
             constraints: ``(n, c)``; one is violated where it is above 0, NaN for nothing said.
-            running: ``(p, D)`` of those that are running.
+            pending: ``(p, D)`` of those that are running.
 
         Raises:
             numpy.linalg.LinAlgError: If a covariance is not positive definite.
@@ -78,7 +78,7 @@ class Risks:
         for k in np.flatnonzero((constraints > 0).any(0)).tolist():
             said = ~np.isnan(constraints[:, k])
             fits, held = self._constraints[k], constraints[said, k]
-            beliefs.append(_violating(fits, columns, embedding[said], held, running))
+            beliefs.append(_violating(fits, columns, embedding[said], held, pending))
         return Risk(inputs, beliefs) if beliefs else None
 
 
@@ -122,7 +122,7 @@ class Risk:
             u = (targets - mean) / std
             log_chances = log_ndtr(u)
             log_chance, shares = mixture(log_chances, log_weights)
-            by_mean = shares * np.exp(-0.5 * u * u - _LOG_SQRT_2PI - log_chances) / std
+            by_mean = shares * np.exp(log_density(u) - log_chances) / std
             loss -= log_chance
             by_embedding += pull(by_mean, by_mean * u)
         return loss, self._inputs.pull(by_embedding, rows, active)
@@ -146,7 +146,7 @@ def _fitted(columns: Columns, embedding: Array, labels: Array) -> Array:
 
 
 def _violating(
-    fits: Fits[Members], columns: Columns, embedding: Array, held: Array, running: Array
+    fits: Fits[Members], columns: Columns, embedding: Array, held: Array, pending: Array
 ) -> Belief:
     """Of a constraint ``held (n,)``, which is violated beyond the target."""
     early = checkpoint(len(held))
@@ -155,7 +155,7 @@ def _violating(
     kept, values, bound = _nearest(held)
     warped = np.stack([warp.warp(np.append(values, bound), name) for name in members.warps])
     network = Hypernetwork(members.theta, columns)
-    posterior = Posterior(network, embedding[kept], warped[:, :-1], running)
+    posterior = Posterior(network, embedding[kept], warped[:, :-1], pending)
     return Belief(posterior, members.log_weights, warped[:, -1:])
 
 

@@ -192,16 +192,18 @@ def test_outside_of_a_trust_region_it_is_less(
     np.testing.assert_allclose(value, acquisition.value(rows, active) - penalty, rtol=1e-9)
     np.testing.assert_allclose(within.value(rows, active), value, rtol=1e-9)
     np.testing.assert_allclose(gradient[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-6)
-    assert math.log(0.3) - 1e-9 <= within.calibrate(rows, active).max() <= 1e-9
+    assert math.log(0.3) - 1e-9 <= within.calibrated(rows, active)[1].max() <= 1e-9
 
 
 def test_calibration_makes_members_comparable(acquisition: ExpectedImprovement) -> None:
     """Each member's largest improvement on the screen counts as 1, whatever its warp's units."""
     rows = np.random.default_rng(1).random((50, 4))
     active = np.ones((50, 4), dtype=bool)
-    got = acquisition.calibrate(rows, active)
+    before = acquisition.value(rows, active)
+    scaled, got = acquisition.calibrated(rows, active)
 
-    np.testing.assert_allclose(got, acquisition.value(rows, active), rtol=1e-12)
+    np.testing.assert_array_equal(acquisition.value(rows, active), before)  # a new one is made
+    np.testing.assert_allclose(got, scaled.value(rows, active), rtol=1e-12)
     assert math.log(0.7) - 1e-9 <= got.max() <= 1e-9
 
 
@@ -217,8 +219,7 @@ def test_a_member_without_hope_has_little_say(belief: Belief) -> None:
         for gain in [log_expected_improvement(mean[m], std[m], far.targets[m])[0]]
     ]
     assert chances[1] < 1e-4 < chances[0]
-    acquisition = ExpectedImprovement(SPACE, [far])
-    acquisition.calibrate(rows, active)
+    acquisition, _ = ExpectedImprovement(SPACE, [far]).calibrated(rows, active)
     gains = log_expected_improvement(mean, std, far.targets)[0]
     say = np.array([0.7, 0.3 * math.exp(3) * chances[1] / chances[0]])
     expected = np.log(say @ np.exp(gains - gains.max(1, keepdims=True)))
@@ -254,7 +255,7 @@ def test_gradient_of_two_objectives_equals_finite_differences(belief: Belief) ->
     penalty = region.value(rows, active)
     assert penalty.any()
     np.testing.assert_allclose(acquisition.value(rows, active), without - 2 * penalty, rtol=1e-9)
-    scores = acquisition.calibrate(rows, active)
+    acquisition, scores = acquisition.calibrated(rows, active)
     value, gradient = acquisition.value_and_gradient(rows, active)
     expected = finite_differences(lambda at: float(acquisition.value(at, active).sum()), rows)
 

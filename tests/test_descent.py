@@ -35,8 +35,8 @@ class Toy:
         self._function = function
         self._numeric = ~space.categorical
 
-    def calibrate(self, rows: Array, active: Mask) -> Array:
-        return self.value(rows, active)
+    def calibrated(self, rows: Array, active: Mask) -> tuple[Toy, Array]:
+        return self, self.value(rows, active)
 
     def value(self, rows: Array, active: Mask) -> Array:
         return np.asarray(self._function(rows), dtype=float)

@@ -60,7 +60,7 @@ class Belief(NamedTuple):
 
     Attributes:
         posterior: Of ``M`` members.
-        log_weights: ``(M,)``, normalised.
+        log_weights: ``(M,)``, normalised as the ensemble gives them.
         targets: ``(M, t)`` warped values below which a response is an improvement. Of several
             objectives, it has to be below the same one in all.
     """
