@@ -26,6 +26,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     trust          the region that a young study does not leave
     risk           the chance that a trial fails or violates a constraint, learnt likewise
     branches       in a conditional space: which choice is searched, by Thompson sampling
+    domain         where a suggestion may lie: box, grids, conditions, what is fixed already
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
     prediction     what is known without a trial, as one more column of the embedding:

@@ -20,9 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optuna_hypernet.descent import Domain
-from optuna_hypernet.descent import perturbed
-from optuna_hypernet.descent import uniform
+from optuna_hypernet.domain import Domain
 from optuna_hypernet.risk import Risk
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Embedding
@@ -44,6 +42,7 @@ _TRIALS_EACH = 5
 _N_SCREEN = 512
 _N_POINTS = 288  # of all branches together, a third of them near the branch's best trials
 _N_BEST = 4
+_N_NEAR = 256  # around these, of which those in the branch are left
 _OUTSIDE = 1e4  # of log EI: more than what any two places differ by
 
 
@@ -124,7 +123,7 @@ def draw_branch(
     """
     if seen.active.all() or len(seen.places) < _YOUNG:
         return None
-    screen, asked = domain.project(uniform(domain, _N_SCREEN, rng))
+    screen, asked = domain.project(domain.uniform(_N_SCREEN, rng))
     branches = [Branch(mask) for mask in np.unique(asked, axis=0)]
     best = seen.active[seen.places.argmin()]
     if not 1 < len(branches) <= _MOST_BRANCHES or all(branch.akin(best) for branch in branches):
@@ -165,7 +164,8 @@ def _near_best(branch: Branch, domain: Domain, seen: Seen, rng: np.random.Genera
     if not branch.holds(seen.active).any():
         return seen.rows[:0]
     best = seen.of(branch).best(_N_BEST)
-    near, asked = domain.project(np.concatenate([best, perturbed(domain, best, rng)]))
+    moved = domain.perturbed(best, _N_NEAR, rng)
+    near, asked = domain.project(np.concatenate([best, moved]))
     return near[branch.holds(asked)]
 
 

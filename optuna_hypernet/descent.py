@@ -8,17 +8,12 @@ starts in one batch) and a projected gradient climb of the numeric ones, and L-B
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import qmc
 
 from optuna_hypernet.acquisition import ExpectedImprovement
-from optuna_hypernet.conditions import Conditions
+from optuna_hypernet.domain import Domain
 from optuna_hypernet.space import Array
-from optuna_hypernet.space import Mask
-from optuna_hypernet.space import SearchSpace
 
 
 _N_SOBOL = 512
@@ -28,63 +23,7 @@ _ROUNDS = 2
 _FLIPS = 3
 _CLIMB = np.geomspace(0.04, 0.004, 12)  # step lengths, in units of the box
 _POLISH = 20
-_MOST_FLIPPED = 16  # a numeric parameter with more values than this also climbs
 _SMALL_GRID = 1024
-_LARGE_GRID = 2**20
-
-
-class Domain:
-    """Where a suggestion may lie: the box, its grids and conditions, and what is fixed already.
-
-    Args:
-        space: The search space.
-        conditions: Which parameters are active where.
-        fixed: ``(d,)`` the row's entries that the trial has already, NaN elsewhere.
-    """
-
-    def __init__(self, space: SearchSpace, conditions: Conditions, fixed: Array) -> None:
-        self.space = space
-        self.conditions = conditions
-        self.fixed = fixed
-        free = np.isnan(fixed)
-        climbs = (space.cardinality == 0) | (
-            ~space.categorical & (space.cardinality > _MOST_FLIPPED)
-        )
-        self.climbing = np.flatnonzero(free & climbs)
-        self.flipping = np.flatnonzero(free & (space.cardinality > 0))
-        self.discrete = not (free & (space.cardinality == 0)).any()
-
-    def project(self, rows: Array) -> tuple[Array, Mask]:
-        """The nearest rows of the domain ``(n, d)``, and their active mask."""
-        rows = self.space.snap(np.clip(rows, 0.0, 1.0))
-        rows = np.where(np.isnan(self.fixed), rows, self.fixed)
-        active = self.conditions.active(rows)
-        return np.where(active, rows, self.space.idle), active
-
-    def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Those of ``rows (n, d)`` that are not among ``tried``, and the keys of these.
-
-        If that leaves none, and the domain is discrete: one that was not tried, drawn from all
-        there are. Once all were, all of ``rows`` are open again, and there are no such keys.
-        """
-        known = self.space.keys(tried)
-        fresh = rows[~np.isin(self.space.keys(rows), known)]
-        if len(fresh):
-            return fresh, known
-        grid = self.grid(_LARGE_GRID)
-        left = rows[:0] if grid is None else grid[~np.isin(self.space.keys(grid), known)]
-        return (rng.choice(left)[None], known) if len(left) else (rows, known[:0])
-
-    def grid(self, most: int) -> Array | None:
-        """Every row, if the free parameters have at most ``most`` combinations."""
-        free = [j for j in range(self.space.d) if np.isnan(self.fixed[j])]
-        if not self.discrete or np.prod(self.space.cardinality[free].astype(float)) > most:
-            return None
-        axes = [self.space.centres(j, np.arange(self.space.cardinality[j])) for j in free]
-        rows = np.tile(self.fixed, (int(np.prod([len(axis) for axis in axes])), 1))
-        if free:
-            rows[:, free] = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(free))
-        return self.project(rows)[0]
 
 
 def propose(
@@ -106,7 +45,7 @@ def propose(
     """
     rows = domain.grid(_SMALL_GRID)
     if rows is None:
-        screen = [uniform(domain, _N_SOBOL, rng), perturbed(domain, incumbents, rng)]
+        screen = [domain.uniform(_N_SOBOL, rng), domain.perturbed(incumbents, _N_LOCAL, rng)]
         rows = domain.project(np.concatenate(screen))[0]
     rows, known = domain.untried(rows, tried, rng)
     acquisition, scores = acquisition.calibrated(rows, domain.conditions.active(rows))
@@ -122,33 +61,12 @@ def propose(
     return next((starts[k] for k in order if fresh[k]), rows[top[0]])
 
 
-def uniform(domain: Domain, n: int, rng: np.random.Generator) -> Array:
-    """Sobol points ``(n, d)``, shifted at random around the torus (Cranley & Patterson 1976)."""
-    return (_sobol(domain.space.d, n) + rng.random(domain.space.d)) % 1.0
-
-
-@lru_cache(maxsize=8)
-def _sobol(d: int, n: int) -> Array:
-    return np.asarray(qmc.Sobol(d, scramble=False).random(n))
-
-
-def perturbed(domain: Domain, incumbents: Array, rng: np.random.Generator) -> Array:
-    """Copies of the best trials with one or a few parameters moved, at scales .003 to .3."""
-    rows = incumbents[np.arange(_N_LOCAL) % len(incumbents)]
-    move = rng.random(rows.shape) < max(1.5 / rows.shape[1], 0.2)
-    scale = 10.0 ** rng.uniform(-2.5, -0.5, size=rows.shape)
-    stepped = np.clip(rows + rng.normal(size=rows.shape) * scale, 0.0, 1.0)
-    redrawn = rng.random(rows.shape)
-    moved = np.where(domain.space.categorical, redrawn, stepped)
-    return np.where(move, moved, rows)
-
-
 def _flip(
     acquisition: ExpectedImprovement, domain: Domain, starts: Array, scores: Array, known: Array
 ) -> tuple[Array, Array]:
     """Moves each start to its best neighbour that differs in one discrete parameter."""
     for _ in range(_FLIPS if len(domain.flipping) else 0):
-        blocks = [_neighbours(domain, starts, j) for j in domain.flipping.tolist()]
+        blocks = [domain.neighbours(starts, j) for j in domain.flipping.tolist()]
         rows = np.concatenate(blocks, 1)  # (s, f, d)
         flat, active = domain.project(rows.reshape(-1, rows.shape[2]))
         values = acquisition.value(flat, active)
@@ -163,19 +81,6 @@ def _flip(
         if not better.any():
             break
     return starts, scores
-
-
-def _neighbours(domain: Domain, starts: Array, j: int) -> Array:
-    """Copies ``(s, f, d)`` of the starts with other values of the discrete parameter ``j``."""
-    count = int(domain.space.cardinality[j])
-    if domain.space.categorical[j] or count <= _MOST_FLIPPED:
-        levels = np.tile(np.arange(count), (len(starts), 1))
-    else:
-        steps = np.array([-3, -2, -1, 1, 2, 3])
-        levels = np.clip(domain.space.levels(starts)[:, j, None] + steps, 0, count - 1)
-    rows = np.repeat(starts[:, None], levels.shape[1], axis=1)
-    rows[:, :, j] = domain.space.centres(j, levels)
-    return rows
 
 
 def _climb(

@@ -11,8 +11,8 @@ from optuna_hypernet.acquisition import ExpectedImprovement
 from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
-from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
+from optuna_hypernet.domain import Domain
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Informed
 from optuna_hypernet.prediction import Prediction

@@ -16,7 +16,7 @@ from optuna_hypernet.branches import Branch
 from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
-from optuna_hypernet.descent import Domain
+from optuna_hypernet.domain import Domain
 from optuna_hypernet.risk import Risks
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace

@@ -18,9 +18,8 @@ from problems import params_of
 
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet.conditions import Conditions
-from optuna_hypernet.descent import Domain
 from optuna_hypernet.descent import propose
-from optuna_hypernet.descent import uniform
+from optuna_hypernet.domain import Domain
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 
@@ -366,7 +365,7 @@ def test_conditional_space_is_exhausted_by_what_differs() -> None:
 
 def test_uniform_points_fill_the_box_evenly() -> None:
     domain = domain_of(SearchSpace({"x": X, "y": X}))
-    points = uniform(domain, 256, np.random.default_rng(0))
+    points = domain.uniform(256, np.random.default_rng(0))
     counts = np.histogram2d(points[:, 0], points[:, 1], bins=4, range=[[0, 1], [0, 1]])[0]
 
     assert counts.min() >= 13
