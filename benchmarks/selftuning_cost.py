@@ -28,10 +28,10 @@ from benchmarks.selftuning.problem import train_loss
 from benchmarks.selftuning.problem import valid_loss
 from benchmarks.timing import turn_about
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.densities import Around
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.optimizers import hyper_adam
-from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.response.delta import Delta
 from optuna_hypernet.response.structured import EVERYTHING

@@ -29,6 +29,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     domain         where a suggestion may lie: box, grids, conditions, what is fixed already
     descent        screen, flip, climb, polish: where the acquisition is largest
     threads        one BLAS thread inside a suggestion
+    counts         refuses what is no count
     prediction     what is known without a trial, as one more column of the embedding:
       sources        with ``source_studies=``, what earlier studies predict
       training       with ``training=``, what hyper-training predicts
@@ -42,16 +43,17 @@ torch, which is imported when the name is asked for::
     hypertraining  HyperTraining: a user's own model tuned through w_φ(λ)
     coordinates    hyperparameters as unconstrained, standardised coordinates; Shaped
     kinds          what a name of a response stands for, and what is done with it by default
-    bilevel/       the loop (train step, valid step), plans (the algorithms), runs (early stop,
-                   checkpoints), reports (to a trial) and plots, optimizers, batches, problem,
-                   tuned
+    bilevel/       the loop (train step, valid step), plans (the algorithms), densities of λ, runs
+                   (early stop, checkpoints), reports (to a trial) and plots, optimizers, batches,
+                   problem, tuned
     response/      λ → the user's weights
       weights        all of them at once, as one vector that hypernetworks gives
       structured     the user's own layers with gates, an own λ for every example; delta,
                      which learns them by two losses
       siblings       which layers have gates: layers (squared_norm is there), recurrent,
                      attention, dropout
-      models, losses what may be passed in
+      models, losses, batch
+                     what may be passed in
     randomness     torch randomness from a seed and counters; global generators left alone
 
 ``HypernetSampler(training=HyperTraining(...))`` is both at once. Before the first suggestion the

@@ -26,14 +26,13 @@ from torch import Tensor
 from torch import nn
 from tqdm import tqdm
 
+from optuna_hypernet.bilevel.densities import At
+from optuna_hypernet.bilevel.densities import Everywhere
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
 from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.optimizers import in_words
-from optuna_hypernet.bilevel.plans import At
-from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.plans import check_count
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.bilevel.plots import save_plot
 from optuna_hypernet.bilevel.problem import Problem
@@ -47,15 +46,16 @@ from optuna_hypernet.bilevel.tuned import Tuned
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.coordinates import Params
 from optuna_hypernet.coordinates import Shaped
+from optuna_hypernet.counts import check_count
 from optuna_hypernet.kinds import Setting
 from optuna_hypernet.kinds import kind_of
 from optuna_hypernet.randomness import generator
+from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.hypernetworks import Name
 from optuna_hypernet.response.losses import Augment
 from optuna_hypernet.response.losses import NoEffectError
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
-from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import device_of
 
@@ -225,7 +225,7 @@ class HyperTraining:
             train_data,
             valid_data,
             optimizer,
-            hyper_optimizer or self._kind.manner.hyper_optimizer,
+            hyper_optimizer or self._kind.defaults.hyper_optimizer,
             where,
             seed,
             self._kind.ordinary,
@@ -367,7 +367,14 @@ class HyperTraining:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it first.
         """
         steps, batches = self._length(steps, epochs)
-        plan = self._kind.manner.plan(steps, ratio, warm_up, samples, scale, entropy)
+        plan = self._kind.defaults.plan(
+            steps=steps,
+            samples=samples,
+            scale=scale,
+            entropy=entropy,
+            ratio=ratio,
+            warm_up=warm_up,
+        )
         marks = plan.evenly(_EVALUATIONS) if batches is None else plan.by_epochs(batches)
         options = Options(patience, checkpoint, progress, marks)
         if trial is None:
@@ -395,7 +402,7 @@ class HyperTraining:
         ``warm_up``. For arguments and errors see :meth:`fit`.
         """
         self._check_whole("fit_simplified")
-        plan = joint(At(), 1, steps, ratio, warm_up)
+        plan = joint(At(), samples=1, steps=steps, ratio=ratio, warm_up=warm_up)
         options = Options(patience, checkpoint, progress, plan.evenly(_EVALUATIONS))
         return self._run(plan, options, finish)
 
@@ -568,7 +575,7 @@ class HyperTraining:
 
     def _run(self, plan: Plan, options: Options, finish: int | None) -> Tuned:
         if finish is None:
-            finish = int(plan.train_steps * self._kind.manner.finish)
+            finish = int(plan.train_steps * self._kind.defaults.finish)
         self._bilevel.check_length(check_count("finish", finish, 0))
         if not self._moves:
             raise ValueError(

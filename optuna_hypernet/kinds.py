@@ -15,13 +15,14 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from optuna_hypernet.bilevel.densities import Around
+from optuna_hypernet.bilevel.densities import Together
+from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.optimizers import BlockAdam
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import hyper_adam
 from optuna_hypernet.bilevel.optimizers import hyper_adam_each
-from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
@@ -40,7 +41,7 @@ from optuna_hypernet.response.weights import Weights
 
 
 @dataclass(frozen=True)
-class Manner:
+class Defaults:
     """What joint training does by default; see ``HyperTraining.fit``.
 
     Attributes:
@@ -63,12 +64,13 @@ class Manner:
 
     def plan(
         self,
+        *,
         steps: int,
-        ratio: int,
-        warm_up: int | None,
         samples: int | None,
         scale: float | None,
         entropy: float | None,
+        ratio: int,
+        warm_up: int | None,
     ) -> Plan:
         """The plan of joint training; what is None is done by default.
 
@@ -85,18 +87,18 @@ class Manner:
             )
         return joint(
             self.density(self.scale if scale is None else float(scale)),
-            self.samples if samples is None else samples,
-            steps,
-            ratio,
-            int(steps * self.warm_up) if warm_up is None else warm_up,
-            self.entropy if entropy is None else float(entropy),
+            samples=self.samples if samples is None else samples,
+            steps=steps,
+            ratio=ratio,
+            warm_up=int(steps * self.warm_up) if warm_up is None else warm_up,
+            entropy=self.entropy if entropy is None else float(entropy),
         )
 
 
-_WEIGHTS = Manner(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
+_WEIGHTS = Defaults(hyper_adam, 2, 0.1, None, Fraction(1, 3), Fraction(1, 5))
 # Of less entropy the spread dies before a slope is learnt; and near the ends of a range, where a
 # small spread changes nothing, λ̂ then stays.
-_STRUCTURED = Manner(hyper_adam_each, None, 0.5, 1e-2, Fraction(1, 10), Fraction(0))
+_STRUCTURED = Defaults(hyper_adam_each, None, 0.5, 1e-2, Fraction(1, 10), Fraction(0))
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ class Kind(Protocol):
     """What a user's ``response=`` stands for; :class:`OfWeights` and :class:`OfLayers` are two."""
 
     @property
-    def manner(self) -> Manner:
+    def defaults(self) -> Defaults:
         """What is done by default."""
 
-    def response(self, model: nn.Module) -> Weights | Structured:
+    def response(self, model: nn.Module) -> Response:
         """A response that starts at the model, which is copied."""
 
-    def ordinary(self, model: nn.Module) -> Weights | Structured:
+    def ordinary(self, model: nn.Module) -> Response:
         """The same, but it does not depend on λ: ordinary training."""
 
 
@@ -132,7 +134,7 @@ class OfWeights:
     setting: Setting
 
     @property
-    def manner(self) -> Manner:
+    def defaults(self) -> Defaults:
         """Where each weight has a coordinate of its own, what they have in common is apart."""
         if self.network != "diagonal":
             return _WEIGHTS
@@ -175,7 +177,7 @@ class OfLayers:
     setting: Setting
 
     @property
-    def manner(self) -> Manner:
+    def defaults(self) -> Defaults:
         """One λ per example, and a spread that adapts."""
         return _STRUCTURED
 

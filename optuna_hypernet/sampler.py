@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import numbers
 import threading
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_hypernet.counts import check_count
 from optuna_hypernet.history import History
 from optuna_hypernet.history import Trials
 from optuna_hypernet.prediction import Prediction
@@ -141,8 +141,9 @@ class HypernetSampler(BaseSampler):
         source_studies: Sequence[Study] = (),
     ) -> None:
         if seed is not None:
-            _check_count("seed", seed, "Pass an int for repeatable studies, or None.")
-        _check_count("n_startup_trials", n_startup_trials, "Use 0 to start with the model.")
+            check_count("seed", seed, 0, "Pass an int for repeatable studies, or None.")
+        advice = "Pass 1 for the surrogate from the second trial on."
+        check_count("n_startup_trials", n_startup_trials, 0, advice)
         if not isinstance(independent_sampler, BaseSampler | None):
             raise TypeError(
                 "independent_sampler must be a sampler object or None, got "
@@ -155,7 +156,7 @@ class HypernetSampler(BaseSampler):
             )
         if training is not None:
             _check_training(training)
-        sources = _sources(source_studies)
+        sources = _read(source_studies)
         if training is not None and sources:
             raise ValueError(
                 "training and source_studies both say what to expect before there are trials. "
@@ -168,7 +169,7 @@ class HypernetSampler(BaseSampler):
         )
         self._warn_independent_sampling = warn_independent_sampling
         self._training = training
-        self._source_studies = sources
+        self._read_sources = sources
         self._forget()
 
     def reseed_rng(self) -> None:
@@ -271,7 +272,7 @@ class HypernetSampler(BaseSampler):
         self._ensemble = Ensemble()
         self._risks = Risks()
         self._predicted: tuple[int, Prediction] | None = None
-        self._sources = Sources(self._source_studies) if self._source_studies else None
+        self._sources = Sources(self._read_sources) if self._read_sources else None
         self._told: set[str] = set()
 
     def _entropy(self) -> int:
@@ -413,7 +414,7 @@ def _fit(training: Training) -> None:
         raise
 
 
-def _sources(studies: Any) -> list[Source]:
+def _read(studies: Any) -> list[Source]:
     if not isinstance(studies, Sequence) or not all(isinstance(one, Study) for one in studies):
         raise TypeError(
             f"source_studies must be a list of studies, got {studies!r}. Pass, for example, "
@@ -478,10 +479,3 @@ def _check_names(training: Mapping[str, BaseDistribution], trials: Trials) -> No
             f"suggested them: it has {sorted(trials.names)}. Use the same names in both; if some "
             "are conditional, let the first trial ask for them (study.enqueue_trial)."
         )
-
-
-def _check_count(name: str, value: Any, advice: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}. {advice}")
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}. {advice}")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from optuna_hypernet.bilevel.batches import to_device
-from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.batch import n_rows
+from optuna_hypernet.response.batch import to_device
 
 
 @dataclass

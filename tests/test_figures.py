@@ -38,7 +38,7 @@ from benchmarks.selftuning import theorems
 from benchmarks.selftuning.problem import HIGHEST
 from benchmarks.selftuning.problem import Problem
 from optuna_hypernet import Shaped
-from optuna_hypernet.bilevel.plans import At
+from optuna_hypernet.bilevel.densities import At
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.coordinates import Coordinates
 

@@ -29,14 +29,14 @@ from torch.utils.data import RandomSampler
 from torch.utils.data import TensorDataset
 from torch.utils.data import WeightedRandomSampler
 
+from optuna_hypernet.bilevel.densities import Around
+from optuna_hypernet.bilevel.densities import At
+from optuna_hypernet.bilevel.densities import Everywhere
+from optuna_hypernet.bilevel.densities import Together
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.optimizers import BlockAdam
 from optuna_hypernet.bilevel.optimizers import in_words
-from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.plans import At
-from optuna_hypernet.bilevel.plans import Everywhere
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.problem import Problem
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.bilevel.tuned import Tuned

@@ -835,7 +835,7 @@ def test_numerical_trouble_is_told_once(
     "error", [ZeroDivisionError, FloatingPointError, ValueError, OverflowError]
 )
 def test_any_arithmetic_error_is_survived(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, optuna_log: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
     def broken(*_: Any) -> None:
         raise error
@@ -843,6 +843,7 @@ def test_any_arithmetic_error_is_survived(
     monkeypatch.setattr(Posterior, "predict", broken)
 
     assert_in_range(optimized(hypernet(), every_kind, 6).trials)
+    assert any("could not model" in record.getMessage() for record in optuna_log.records)
 
 
 def test_model_comes_back_after_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -987,18 +988,18 @@ def test_import_and_suggestions_leave_torch_alone() -> None:
 @pytest.mark.parametrize("name", ["seed", "n_startup_trials"])
 @pytest.mark.parametrize("wrong", [1.5, "1", True, [1]])
 def test_counts_of_wrong_type(name: str, wrong: Any) -> None:
-    with pytest.raises(TypeError, match=rf"{name} must be an int, got .*\. \w+ .*\."):
+    with pytest.raises(TypeError, match=rf"{name} is .*, but it must be an int\. \w+ .*\."):
         HypernetSampler(**{name: wrong})
 
 
 @pytest.mark.parametrize("name", ["seed", "n_startup_trials"])
 def test_negative_counts(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} must not be negative, got -1\. \w+ .*\."):
+    with pytest.raises(ValueError, match=rf"{name} is -1, but it must be at least 0\. \w+ .*\."):
         HypernetSampler(**{name: -1})
 
 
 def test_n_startup_trials_is_not_optional() -> None:
-    with pytest.raises(TypeError, match="n_startup_trials must be an int, got None"):
+    with pytest.raises(TypeError, match="n_startup_trials is None, but it must be an int"):
         HypernetSampler(n_startup_trials=None)
 
 

@@ -35,8 +35,8 @@ from torch.utils.data import TensorDataset
 
 from optuna_hypernet import squared_norm
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.densities import Around
 from optuna_hypernet.bilevel.loop import Bilevel
-from optuna_hypernet.bilevel.plans import Around
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
@@ -470,7 +470,7 @@ def small(
     coordinates = Coordinates(space)
     model = made(Small) if model is None else model
     response = kind(model, loss, small_valid, coordinates, CPU, 0, **options)
-    for i, weight in enumerate(response.hypernetwork.gated):
+    for i, weight in enumerate(response.network.gated):
         weight.gate.data.copy_(0.3 * drawn(*weight.gate.shape, number=i))
     return response
 
@@ -496,7 +496,7 @@ def test_an_exported_model_is_plain_and_predicts_the_same() -> None:
     torch.testing.assert_close(rows, folded, rtol=0, atol=1e-6)
     response.recentre(z)
     torch.testing.assert_close(response.valid_loss(z, BATCH), folded, rtol=0, atol=1e-6)
-    assert response.hypernetwork.model.twice.displacement.shape == (2,)
+    assert response.network.model.twice.displacement.shape == (2,)
 
 
 def test_train_losses_are_those_of_each_example_with_its_own_model() -> None:
@@ -516,14 +516,14 @@ def test_train_losses_are_those_of_each_example_with_its_own_model() -> None:
 
 def test_a_tied_weight_has_one_response_and_counts_once() -> None:
     response = small()
-    assert len(response.hypernetwork.gated) == 1 + 2 + 2 + 1  # encoder, twice, norm, decoder.bias
-    parameters = response.hypernetwork.parameters()
+    assert len(response.network.gated) == 1 + 2 + 2 + 1  # encoder, twice, norm, decoder.bias
+    parameters = response.network.parameters()
     assert sum(p.numel() for group in response.groups for p in group) == sum(
         p.numel() for p in parameters
     )
     z = drawn(2)
-    with response.hypernetwork.at(z, {}):
-        norm = squared_norm(response.hypernetwork.model)
+    with response.network.at(z, {}):
+        norm = squared_norm(response.network.model)
     torch.testing.assert_close(norm, squared_norm(response.export(z)))
 
 
@@ -531,7 +531,7 @@ def test_frozen_and_elementary_weights_do_not_respond() -> None:
     model = made(Small)
     model.twice.weight.requires_grad_(False)
     response = small(model, elementary=["decoder", "norm"])
-    names = {one.path: set(one.weights()) for one in response.hypernetwork.layers}
+    names = {one.path: set(one.weights()) for one in response.network.layers}
     # The encoder's only weight is the decoder's.
     assert names == {"twice": {"bias"}}
     one, other = response.export(drawn(2)), response.export(-drawn(2))
@@ -539,7 +539,7 @@ def test_frozen_and_elementary_weights_do_not_respond() -> None:
     assert torch.equal(one.encoder.weight, other.encoder.weight)
     assert not torch.equal(one.twice.bias, other.twice.bias)
     trained = {id(p) for p in response.groups[0]}
-    assert id(response.hypernetwork.model.norm.weight) in trained
+    assert id(response.network.model.norm.weight) in trained
     assert all(p.requires_grad for group in response.groups for p in group)
 
 
@@ -555,7 +555,7 @@ def test_a_response_is_as_large_as_the_paper_says() -> None:
 
 def test_nothing_responds_in_ordinary_training() -> None:
     response = small(elementary=EVERYTHING)
-    assert not response.hypernetwork.layers
+    assert not response.network.layers
     assert len(response.groups) == 1
     z = drawn(N, 2)
     assert response.train_losses(z, Coordinates(SMALL).natural(z), BATCH).shape == (N,)
@@ -576,7 +576,7 @@ def test_the_given_model_is_left_alone() -> None:
 def test_a_single_layer_can_be_the_whole_model() -> None:
     plain = made(nn.Linear, 3, 4)
     response = Structured(plain, small_loss, small_valid, Coordinates({"decay": DECAY}), CPU, 0)
-    assert type(response.hypernetwork.model) is Linear
+    assert type(response.network.model) is Linear
     assert type(response.export(drawn(1))) is nn.Linear
 
 
@@ -689,7 +689,7 @@ def test_one_rate_of_a_shared_dropout() -> None:
 
 def test_a_part_of_the_model_that_cannot_respond_may_stay_elementary() -> None:
     response = small(Odd().double(), {"decay": DECAY}, elementary=[""])
-    assert not response.hypernetwork.layers
+    assert not response.network.layers
 
 
 def test_batch_norm_without_statistics_has_affine_weights_that_respond() -> None:
@@ -742,9 +742,9 @@ def test_each_example_attends_by_weights_of_its_own(built: Any, called: Any) -> 
     """Against a loop over examples, each alone in its own exported model."""
     response = small(made(Attending, **built), {"decay": DECAY})
     z, x = drawn(N, 1, number=8), drawn(N, 6, 4, number=5)
-    model = response.hypernetwork.model
-    assert len(response.hypernetwork.gated) == (2 if built else 4)
-    with response.hypernetwork.at(z, {}):
+    model = response.network.model
+    assert len(response.network.gated) == (2 if built else 4)
+    with response.network.at(z, {}):
         together, weights = model(x, **called)
     for i in range(N):
         alone = response.export(z[i])
@@ -755,7 +755,7 @@ def test_each_example_attends_by_weights_of_its_own(built: Any, called: Any) -> 
         assert (weights is None) == (its is None) == (called.get("need_weights") is False)
         if its is not None:
             torch.testing.assert_close(weights[i : i + 1], its)
-        with response.hypernetwork.at(z[i], {}):  # one displacement for all
+        with response.network.at(z[i], {}):  # one displacement for all
             torch.testing.assert_close(model(x[i : i + 1], **own)[0], expected)
 
 
@@ -765,9 +765,9 @@ def test_a_part_of_attention_may_be_frozen(frozen: str) -> None:
     model.attend.get_parameter(frozen).requires_grad_(False)
     response = small(model, {"decay": DECAY})
     z, x = drawn(1), drawn(N, 6, 4)
-    assert len(response.hypernetwork.gated) == 3
-    with response.hypernetwork.at(z.expand(N, -1), {}):
-        torch.testing.assert_close(response.hypernetwork.model(x), response.export(z)(x))
+    assert len(response.network.gated) == 3
+    with response.network.at(z.expand(N, -1), {}):
+        torch.testing.assert_close(response.network.model(x), response.export(z)(x))
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
@@ -780,8 +780,8 @@ def test_a_norm_of_which_a_part_is_frozen_is_the_exported_one(build: Any, frozen
     response = small(nn.Sequential(norm), {"decay": DECAY})
     z, x = drawn(1), drawn(N, 3, 4)
     expected = response.export(z)(x)
-    with response.hypernetwork.at(z.expand(N, -1), {}):
-        torch.testing.assert_close(response.hypernetwork.model(x), expected)
+    with response.network.at(z.expand(N, -1), {}):
+        torch.testing.assert_close(response.network.model(x), expected)
 
 
 # --- Delta-STN
@@ -816,7 +816,7 @@ def test_the_network_is_linearised_in_its_displacement(build: type[nn.Module], x
     for part in model.modules():
         part.train(not isinstance(part, nn.Dropout | nn.Dropout1d))
     response = small(model, {"decay": DECAY}, watched, Delta)
-    network, z = response.hypernetwork, drawn(len(x), 1)
+    network, z = response.network, drawn(len(x), 1)
     response.train_losses(z, Coordinates({"decay": DECAY}).natural(z), x)
     plain, linear = seen
 
@@ -927,7 +927,7 @@ def test_the_centre_of_ridge_is_exact_where_one_loss_moves_it_away(scale: float)
 
     def still(kind: type[Structured], centre: Tensor, slope: Tensor) -> list[bool]:
         response = small(made(nn.Linear, 10, 1, bias=False), SHARE, loss, kind)
-        (weight,) = response.hypernetwork.gated
+        (weight,) = response.network.gated
         with torch.no_grad():
             weight.elementary.copy_(centre[None])
             weight.response.copy_(slope[None])
@@ -960,7 +960,7 @@ def test_the_slope_is_exact_where_only_the_network_bends() -> None:
     def slopes(kind: type[Structured]) -> Tensor:
         model = made(lambda: nn.Sequential(nn.Linear(1, 1, bias=False), nn.Softplus()))
         response = small(model, SHARE, loss, kind)
-        (weight,) = response.hypernetwork.gated
+        (weight,) = response.network.gated
         with torch.no_grad():
             weight.elementary.fill_(math.log(math.e - 1))
             weight.response.fill_(0.3 / (1 - 1 / math.e))
@@ -1039,7 +1039,7 @@ def test_each_step_moves_its_own_and_nothing_else(response: str) -> None:
     for name in hyper:
         assert not moved(start[name], trained[name])
         assert moved(trained[name], validated[name])
-    assert all(p.grad is None for p in one._response.hypernetwork.parameters())
+    assert all(p.grad is None for p in one._response.network.parameters())
 
 
 def test_a_valid_batch_that_lambda_does_not_change_leaves_it_alone() -> None:
@@ -1174,7 +1174,7 @@ def test_long_gradients_are_shortened_group_by_group() -> None:
     def distances(clip: float | None) -> list[float]:
         one = training(clip=clip, optimizer=lambda phi: torch.optim.SGD(phi, lr=1.0))
         with torch.no_grad():
-            for weight in one._response.hypernetwork.gated:
+            for weight in one._response.network.gated:
                 weight.gate.fill_(0.1)
         before = [[p.detach().clone() for p in group] for group in one._response.groups]
         one._bilevel.train_step(Around(0.5), None)
@@ -1581,7 +1581,7 @@ def test_a_model_may_ask_what_its_layers_are(response: str) -> None:
     one = training(model=made(Asking).float(), response=response)
     tuned, plain = one.fit(8, warm_up=2), training(response=response).fit(8, warm_up=2)
     assert not moved(tuned.model.state_dict(), plain.model.state_dict())
-    layer = copy.deepcopy(one._response.hypernetwork.model.body[0])
+    layer = copy.deepcopy(one._response.network.model.body[0])
     assert isinstance(layer, Layer)
     with pytest.raises(AttributeError, match=r"body.0.weight is not one tensor"):
         assert layer.weight

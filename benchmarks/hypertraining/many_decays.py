@@ -29,12 +29,12 @@ from benchmarks.hypertraining.contenders import Setting
 from benchmarks.timing import turn_about
 from optuna_hypernet import HyperTraining
 from optuna_hypernet import Shaped
+from optuna_hypernet.bilevel.densities import Around
+from optuna_hypernet.bilevel.densities import At
+from optuna_hypernet.bilevel.densities import Density
+from optuna_hypernet.bilevel.densities import Together
 from optuna_hypernet.bilevel.optimizers import adam
 from optuna_hypernet.bilevel.optimizers import hyper_adam_each
-from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.plans import At
-from optuna_hypernet.bilevel.plans import Density
-from optuna_hypernet.bilevel.plans import Together
 from optuna_hypernet.bilevel.plans import joint
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
@@ -166,7 +166,8 @@ class ManyDecays:
     def race(self, name: str, steps: int) -> Curve:
         """One contender from the middle of all ranges."""
         coordinates = self.setting.coordinates
-        plan = joint(Together(0.1, coordinates.blocks), 2, steps, 2, steps // 3)
+        density, warm_up = Together(0.1, coordinates.blocks), steps // 3
+        plan = joint(density, samples=2, steps=steps, ratio=2, warm_up=warm_up)
         middle = torch.zeros(coordinates.D)
         ticks = CONTENDERS[name](self.setting, self.model, middle, plan)
         clock, since, readings = 0.0, time.perf_counter(), []

@@ -25,9 +25,9 @@ from torch import Tensor
 from torch import nn
 
 from optuna_hypernet import HyperTraining
-from optuna_hypernet.bilevel.batches import to_device
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.bilevel.tuned import Tuned
+from optuna_hypernet.response.batch import to_device
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import MutableMapping
 from collections.abc import Sequence
-from dataclasses import fields
-from dataclasses import is_dataclass
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +14,9 @@ from torch import Tensor
 
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import private_randomness
-from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.batch import cloned
+from optuna_hypernet.response.batch import n_rows
+from optuna_hypernet.response.batch import to_device
 
 
 class Batches:
@@ -116,7 +112,7 @@ class Batches:
         if self._first[0] != examples:
             self._first = examples, list(_enough(self.all(), examples))
         for batch in self._first[1]:
-            yield _mapped(batch, _copied)
+            yield cloned(batch)
 
     def __len__(self) -> int:
         """How many batches one pass has; without a length of the data, they are counted."""
@@ -194,31 +190,3 @@ def _enough(batches: Iterable[Any], examples: int) -> Iterator[Any]:
         yield batch
         if count >= examples:
             return
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch on ``device``, with all tensors in tuples, lists, mappings and dataclasses."""
-    return _mapped(batch, lambda one: one.to(device))
-
-
-def _copied(one: Any) -> Any:
-    return one.detach().clone() if isinstance(one, Tensor) else copy.copy(one)
-
-
-def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
-    """The batch with whatever can go to a device changed, wherever it is in there."""
-    if callable(getattr(batch, "to", None)):  # a tensor, a packed sequence, a tokenizer's batch
-        return change(batch)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
-        return type(batch)(*(_mapped(part, change) for part in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(_mapped(part, change) for part in batch)
-    if isinstance(batch, MutableMapping):
-        changed = copy.copy(batch)  # of the same class, with all else that it has
-        for key, part in batch.items():
-            changed[key] = _mapped(part, change)
-        return changed
-    if is_dataclass(batch) and not isinstance(batch, type):
-        parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
-        return replace(batch, **{name: _mapped(part, change) for name, part in parts.items()})
-    return batch

@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from typing import Protocol
 
@@ -29,19 +30,19 @@ from torch import Tensor
 from torch import nn
 
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.densities import Around
+from optuna_hypernet.bilevel.densities import Density
 from optuna_hypernet.bilevel.optimizers import Group
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
-from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.plans import Density
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.losses import finite
-from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.losses import slopes_if_any
 
@@ -77,6 +78,15 @@ class Response(Protocol):
     @property
     def telling(self) -> list[nn.Parameter]:
         """Those of φ that have finite gradients only if all of φ has."""
+
+    def original(self) -> nn.Module:
+        """The model as it was passed in; not a copy."""
+
+    def trying(self) -> AbstractContextManager[None]:
+        """Context after which the response is as before."""
+
+    def probe(self, hps: Sequence[Mapping[str, Tensor]], batch: Any, seed: int) -> None:
+        """Refuses hyperparameters that a batch's training loss does not depend on, and more."""
 
     def recentre(self, z: Tensor) -> None:
         """Is told, before λ is drawn around coordinates ``(D,)``, where that is."""

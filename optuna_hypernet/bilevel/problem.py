@@ -14,13 +14,13 @@ from torch import Tensor
 from torch import nn
 
 from optuna_hypernet.bilevel.batches import Batches
+from optuna_hypernet.bilevel.densities import Around
+from optuna_hypernet.bilevel.densities import At
 from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.optimizers import MakeOptimizer
 from optuna_hypernet.bilevel.optimizers import MakeScheduler
-from optuna_hypernet.bilevel.plans import Around
-from optuna_hypernet.bilevel.plans import At
 from optuna_hypernet.bilevel.plans import Plan
 from optuna_hypernet.bilevel.runs import Record
 from optuna_hypernet.bilevel.tuned import Point

@@ -23,9 +23,9 @@ from optuna_hypernet.bilevel.loop import Bilevel
 from optuna_hypernet.bilevel.loop import Response
 from optuna_hypernet.bilevel.loop import run
 from optuna_hypernet.bilevel.plans import Plan
-from optuna_hypernet.bilevel.plans import check_count
 from optuna_hypernet.bilevel.tuned import Point
 from optuna_hypernet.coordinates import Coordinates
+from optuna_hypernet.counts import check_count
 from optuna_hypernet.response.models import load_state
 
 

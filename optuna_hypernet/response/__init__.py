@@ -4,6 +4,7 @@ Two of them have the same face. ``weights`` puts a vector of all weights into th
 of ``hypernetworks`` gives: any model, any algorithm. ``structured`` exchanges the model's layers
 for their ``siblings`` (in ``layers``, ``recurrent``, ``attention`` and ``dropout``), whose units
 have gates: each example of a batch has its own λ, at the cost of two to three plain train steps;
-``delta`` learns the same by two losses. ``models`` and ``losses`` check what the user passes.
+``delta`` learns the same by two losses. ``models``, ``losses`` and ``batch`` are what the user
+passes, and check it.
 Nothing here knows Optuna or the bilevel loop.
 """

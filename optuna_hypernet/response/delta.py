@@ -21,7 +21,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from optuna_hypernet.randomness import private_randomness
-from optuna_hypernet.response.losses import n_rows
+from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.structured import Network
 from optuna_hypernet.response.structured import Structured
@@ -48,7 +48,7 @@ class Delta(Structured):
         Their gradient in response weights is that of the linearised network's losses at
         ``z (B, D)``.
         """
-        network = self.hypernetwork
+        network = self.network
         at_centre = self._coordinates.natural(network.centre.expand_as(z))
         elementary, *response = self.groups
         with _frozen(chain(*response)):
@@ -64,7 +64,7 @@ class Delta(Structured):
             NotImplementedError: If it has no gradient, for want of a derivative.
         """
         super().probe(hps, batch, seed)
-        z = self.hypernetwork.centre.expand(n_rows(batch), -1) + 1
+        z = self.network.centre.expand(n_rows(batch), -1) + 1
         try:
             with private_randomness(seed, z.device):
                 losses = self.train_losses(z, hps[-1], batch)

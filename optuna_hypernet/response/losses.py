@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
-from dataclasses import is_dataclass
 from itertools import starmap
 from typing import Any
 
@@ -199,23 +197,3 @@ def scalar(name: str, value: Any) -> Tensor:
 def came(value: Any) -> str:
     """How an error names what a loss returned."""
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-
-
-def n_rows(batch: Any) -> int:
-    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
-    return next((len(tensor) for tensor in tensors(batch) if tensor.ndim), 1)
-
-
-def tensors(batch: Any) -> Iterator[Tensor]:
-    """Those in tuples, lists, mappings and dataclasses, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for part in batch.values():
-            yield from tensors(part)
-    elif isinstance(batch, tuple | list):
-        for part in batch:
-            yield from tensors(part)
-    elif is_dataclass(batch) and not isinstance(batch, type):
-        for field in fields(batch):
-            yield from tensors(getattr(batch, field.name))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from optuna_hypernet.response.losses import tensors
+from optuna_hypernet.response.batch import tensors
 
 
 _Module = TypeVar("_Module", bound=nn.Module)

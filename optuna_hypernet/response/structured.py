@@ -24,6 +24,8 @@ from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.batch import n_rows
+from optuna_hypernet.response.batch import tensors
 from optuna_hypernet.response.dropout import TunedDropout
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
@@ -34,10 +36,8 @@ from optuna_hypernet.response.losses import came
 from optuna_hypernet.response.losses import check_effect
 from optuna_hypernet.response.losses import check_losses
 from optuna_hypernet.response.losses import looked_at
-from optuna_hypernet.response.losses import n_rows
 from optuna_hypernet.response.losses import scalar
 from optuna_hypernet.response.losses import slopes
-from optuna_hypernet.response.losses import tensors
 from optuna_hypernet.response.models import check_model
 from optuna_hypernet.response.models import copied
 from optuna_hypernet.response.models import load_state
@@ -80,7 +80,7 @@ class Structured:
         elementary: Paths of modules that are trained, but do not respond.
 
     Attributes:
-        hypernetwork: The converted model and the centre; holds φ.
+        network: The converted model and the centre; holds φ.
 
     Raises:
         TypeError: If the model is not a module, or a loss is not callable.
@@ -109,18 +109,16 @@ class Structured:
         converted = copy.deepcopy(self._plain)
         dropouts = _dropouts(converted, coordinates)
         layers = _layers(converted, coordinates.D, elementary, generator(seed))
-        self.hypernetwork = Network(converted, layers, dropouts, coordinates.D)
-        self._modes = modes_of(self.hypernetwork)
+        self.network = Network(converted, layers, dropouts, coordinates.D)
+        self._modes = modes_of(self.network)
         self._read: set[str] = set()  # names that the training loss has read
 
     @property
     def groups(self) -> list[list[nn.Parameter]]:
         """Elementary and response weights: each has its own optimizer and its own clipping."""
-        response = [part for one in self.hypernetwork.gated for part in (one.response, one.gate)]
+        response = [part for one in self.network.gated for part in (one.response, one.gate)]
         apart = set(response)
-        elementary = [
-            p for p in self.hypernetwork.parameters() if p.requires_grad and p not in apart
-        ]
+        elementary = [p for p in self.network.parameters() if p.requires_grad and p not in apart]
         return [elementary, response] if response else [elementary]
 
     @property
@@ -130,7 +128,7 @@ class Structured:
 
     def recentre(self, z: Tensor) -> None:
         """Moves the centre to ``z (D,)`` and the elementary weights along: the same map."""
-        self.hypernetwork.recentre(z)
+        self.network.recentre(z)
 
     def train_losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Training losses ``(B,)`` of the examples at ``z (B, D)``, or their mean ``(1,)``.
@@ -149,7 +147,7 @@ class Structured:
             z: Coordinates ``(D,)``, or ``(B, D)`` with a row per example.
             batch: Of validation data, on the device.
         """
-        network = self.hypernetwork
+        network = self.network
         network.eval()
         with network.at(z, {}):
             return scalar("valid_loss", self._valid_loss(network.model, batch))
@@ -167,7 +165,7 @@ class Structured:
                 ``hps``, or none in the weights, uses weights that are parts of one, or reads them
                 in the backward pass, too. A rate is read when its layer is called.
         """
-        network = self.hypernetwork
+        network = self.network
         phi = [parameter for group in self.groups for parameter in group]
         spoilt = torch.full_like(network.centre, torch.nan)
         for group in self.groups:
@@ -194,7 +192,7 @@ class Structured:
     @contextmanager
     def trying(self) -> Iterator[None]:
         """Context after which φ is as before, and all buffers that there were."""
-        network = self.hypernetwork
+        network = self.network
         before = copy.deepcopy(network.state_dict())
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         yield
@@ -211,7 +209,7 @@ class Structured:
 
         Its dropout rates that are in the search space are those at ``z``.
         """
-        network: Network = copied(self.hypernetwork)
+        network: Network = copied(self.network)
         set_modes(network, self._modes)
         network.recentre(z.detach())
         params = self._coordinates.decode(z)
@@ -221,16 +219,16 @@ class Structured:
 
     def state_dict(self) -> dict[str, Any]:
         """φ, all buffers, and the model as it was passed in; not copies."""
-        set_modes(self.hypernetwork, self._modes)  # eval() may have done something to them
+        set_modes(self.network, self._modes)  # eval() may have done something to them
         return {
-            "phi": self.hypernetwork.state_dict(),
+            "phi": self.network.state_dict(),
             "initial": self._plain.state_dict(),
-            "buffers": {n: b.detach() for n, b in self.hypernetwork.named_buffers()},
+            "buffers": {n: b.detach() for n, b in self.network.named_buffers()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state."""
-        network = self.hypernetwork
+        network = self.network
         set_modes(network, self._modes)
         load_state(network, state["phi"], network.centre.device)
         set_buffers(network, state["buffers"], network.centre.device)
@@ -238,7 +236,7 @@ class Structured:
 
     def _losses(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any) -> Tensor:
         """What the training loss returns at ``z (B, D)`` or ``(D,)``: ``(B,)``, or ``(1,)``."""
-        network = self.hypernetwork
+        network = self.network
         set_modes(network, self._modes)
         with network.at(z, hp):
             losses = self._train_loss(network.model, batch, Recorded(hp, self._read))

@@ -294,7 +294,7 @@ class Weights:
     def _afresh(self) -> None:
         """Makes the model that is called."""
         self._model = copy.deepcopy(self._plain)
-        self._problem = _Problem(self._model)
+        self._with_loss = _WithLoss(self._model)
         self._places = places_of(self._model)
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -324,7 +324,7 @@ class Weights:
     def _call(self, weights: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         named = self._named(weights)
         placed = {f"model.{place}": named[name] for place, name in self._places.items()}
-        loss: Tensor = functional_call(self._problem, placed, arguments, tie_weights=False)
+        loss: Tensor = functional_call(self._with_loss, placed, arguments, tie_weights=False)
         return loss
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
@@ -355,7 +355,7 @@ def _spoilt(model: nn.Module) -> Iterator[None]:
             parameter.data = values
 
 
-class _Problem(nn.Module):
+class _WithLoss(nn.Module):
     """A module around the model, so that a whole loss runs with the model's weights replaced."""
 
     def __init__(self, model: nn.Module) -> None:

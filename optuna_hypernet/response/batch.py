@@ -1,0 +1,69 @@
+"""A user's batch: the tensors in it, wherever they are in tuples, lists, mappings, dataclasses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import MutableMapping
+from dataclasses import fields
+from dataclasses import is_dataclass
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def n_rows(batch: Any) -> int:
+    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
+    return next((len(tensor) for tensor in tensors(batch) if tensor.ndim), 1)
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """Those in the batch, in order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for part in batch.values():
+            yield from tensors(part)
+    elif isinstance(batch, tuple | list):
+        for part in batch:
+            yield from tensors(part)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        for field in fields(batch):
+            yield from tensors(getattr(batch, field.name))
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch on ``device``, with all tensors in it."""
+    return _mapped(batch, lambda one: one.to(device))
+
+
+def cloned(batch: Any) -> Any:
+    """The batch with copies of all that it holds."""
+    return _mapped(batch, _clone)
+
+
+def _clone(one: Any) -> Any:
+    return one.detach().clone() if isinstance(one, Tensor) else copy.copy(one)
+
+
+def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The batch with whatever can go to a device changed, wherever it is in there."""
+    if callable(getattr(batch, "to", None)):  # a tensor, a packed sequence, a tokenizer's batch
+        return change(batch)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
+        return type(batch)(*(_mapped(part, change) for part in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(_mapped(part, change) for part in batch)
+    if isinstance(batch, MutableMapping):
+        changed = copy.copy(batch)  # of the same class, with all else that it has
+        for key, part in batch.items():
+            changed[key] = _mapped(part, change)
+        return changed
+    if is_dataclass(batch) and not isinstance(batch, type):
+        parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
+        return replace(batch, **{name: _mapped(part, change) for name, part in parts.items()})
+    return batch
