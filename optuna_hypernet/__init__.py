@@ -24,6 +24,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
       posterior      the prior conditioned on trials
     acquisition    log expected improvement of the mixture of members, in all objectives
     trust          the region that a young study does not leave
+    bounds         where ranges depend on another parameter: what can be had
     risk           the chance that a trial fails or violates a constraint, learnt likewise
     branches       in a conditional space: which choice is searched, by Thompson sampling
     domain         where a suggestion may lie: box, grids, conditions, what is fixed already

@@ -14,6 +14,9 @@ from optuna_hypernet.space import SearchSpace
 
 # A parent with more values than this is taken for a coincidence.
 _MOST_LEVELS = 64
+# A parameter is gone once its absence from the latest trials is less likely than this, had it been
+# asked for as often as before.
+_SURPRISE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Conditions:
 
     Optuna's define-by-run objectives never say on what a parameter depends. A rule is believed
     when no trial so far contradicts it; values of the parent that no trial had are allowed. A
-    parameter that is not always asked for, and that no rule explains, is taken as active. But a
-    row that agrees with a complete trial in all that this one asked for would ask for no more, if
-    all parameters were known by then (an objective may have got new ones since, and a trial that
-    was added may say little) and none outside of the space can be the reason.
+    parameter that is not always asked for, and that no rule explains, is taken as active, until so
+    many of the latest trials lack it that the objective must have lost it. And a row that agrees
+    with a complete trial in all that this one asked for would ask for no more, if all parameters
+    were known by then (an objective may have got new ones since, and a trial that was added may
+    say little) and none outside of the space can be the reason.
 
     A trial that ended before its time has asked for what it asked, but may not have come to the
     rest. So it says of a parameter that it is not asked for only where no complete trial was, and
@@ -43,6 +47,7 @@ class Conditions:
         active: ``(n, d)`` what each trial asked for.
         complete: ``(n,)`` those that came to their end.
         elsewhere: ``(n,)`` those that may depend on a parameter outside of the space; or none.
+        surely: ``(d,)`` what is being asked for, whatever the trials say; or none.
     """
 
     def __init__(
@@ -52,29 +57,41 @@ class Conditions:
         active: Mask,
         complete: Mask,
         elsewhere: Mask | bool = False,
+        surely: Mask | bool = False,
     ) -> None:
         self._space = space
+        self._surely = np.logical_or(surely, np.zeros(space.d, dtype=bool))
         levels = space.levels(rows)
         order = np.argsort(-active.sum(0), kind="stable")  # parents before children
-        rules = [
-            self._rule(child, order[:position], levels, active, complete)
+        rules = {
+            int(child): self._rule(int(child), order[:position], levels, active, complete)
             for position, child in enumerate(order)
             if not active[:, child].all()
-        ]
-        self._rules = [rule for rule in rules if rule is not None]
+        }
+        telling = complete & np.logical_not(elsewhere)
+        gone = [j for j, rule in rules.items() if rule is None and _gone(active[telling, j])]
+        self._gone = np.isin(np.arange(space.d), gone)
+        self._rules = [rule for rule in rules.values() if rule is not None]
+        for rule in self._rules:
+            self._gone[rule.child] |= self._gone[rule.parent]
         met = np.logical_or.accumulate(active, axis=0) | ~active.any(0)
         known = met.all(1) & np.logical_not(elsewhere)
-        self._seen = self._unexplained(rows, active, np.where(complete, 2, 1) * known)
+        current, votes = self.current(active), np.where(complete, 2, 1) * known
+        self._seen = self._unexplained(rows[current], active[current], votes[current])
 
     def active(self, rows: Array) -> Mask:
         """Active mask ``(n, d)`` of rows of configurations."""
         mask = self._ruled(rows)
         for asked, keys in self._seen:
             mask[np.isin(self._space.keys(rows, asked), keys)] = asked
-        return mask
+        return np.asarray(mask | self._surely)
+
+    def current(self, active: Mask) -> Mask:
+        """Which trials ``(n,)`` asked for nothing that is gone, of ``active (n, d)``."""
+        return np.asarray(~active[:, self._gone].any(1))
 
     def _ruled(self, rows: Array) -> Mask:
-        mask = np.ones(rows.shape, dtype=bool)
+        mask = np.tile(~self._gone, (len(rows), 1))
         if self._rules:
             levels = self._space.levels(rows)
             for rule in self._rules:
@@ -125,3 +142,16 @@ class Conditions:
             if explained > most:
                 best, most = _Rule(child, int(parent), ~disallowed), explained
         return best
+
+
+def _gone(active: Mask) -> bool:
+    """Whether a parameter that those trials ``(n,)`` asked for will not be asked for again.
+
+    How often it was asked for, from the first trial on that had it to the last one, is estimated
+    by the rule of succession.
+    """
+    had = np.flatnonzero(active)
+    if not len(had):
+        return False
+    often = (len(had) + 1) / (had[-1] - had[0] + 3)
+    return bool((1 - often) ** (len(active) - 1 - had[-1]) < _SURPRISE)

@@ -45,6 +45,10 @@ class Domain:
         active = self.conditions.active(rows)
         return np.where(active, rows, self.space.idle), active
 
+    def asked(self, row: Array) -> Array:
+        """The row ``(d,)`` with NaN for what would not be asked for."""
+        return np.where(self.conditions.active(row[None])[0], row, np.nan)
+
     def untried(self, rows: Array, tried: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Those of ``rows (n, d)`` that are not among ``tried``, and the keys of these.
 

@@ -15,6 +15,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
 from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -46,6 +48,8 @@ class Trials:
         searched: Those of them whose latest range has several values.
         finished: ``(n, k)`` params in Optuna's internal representation, NaN where not asked for,
             in the order in which the trials finished.
+        lows: ``(n, k)`` where the range of each numeric one began in that trial, NaN else.
+        highs: ``(n, k)`` where it ended.
         values: ``(n, m)`` of each of ``m`` objectives, smaller is better: NaN for a failed trial,
             the last report of a pruned one, infinity for one that was pruned without. Infinities
             are kept.
@@ -63,6 +67,8 @@ class Trials:
     names: list[str]
     searched: list[str]
     finished: Array
+    lows: Array
+    highs: Array
     values: Array
     pruned: Mask
     constraints: Array
@@ -147,6 +153,8 @@ class History:
             names=list(self._names),
             searched=[name for name in self._names if self._is_searched(name)],
             finished=self._finished,
+            lows=self._lows,
+            highs=self._highs,
             values=values,
             pruned=self._pruned,
             constraints=self._constraints.values,
@@ -166,6 +174,8 @@ class History:
         self._latest: dict[str, tuple[int, BaseDistribution | None]] = {}
         self._names: list[str] = []
         self._finished = np.empty((0, 0))
+        self._lows = np.empty((0, 0))
+        self._highs = np.empty((0, 0))
         self._values = np.empty((0, 0))
         self._pruned = np.empty(0, dtype=bool)
         self._constraints: _Table[str] = _Table()
@@ -201,6 +211,10 @@ class History:
         self._names += missing
         wider = np.full((len(self._finished), len(missing)), math.nan)
         self._finished = np.vstack([np.hstack([self._finished, wider]), self._internal(new)])
+        ends = np.array([[_ends(trial, name) for name in self._names] for trial in new])
+        ends = ends.reshape(len(new), len(self._names), 2)
+        self._lows = np.vstack([np.hstack([self._lows, wider]), ends[:, :, 0]])
+        self._highs = np.vstack([np.hstack([self._highs, wider]), ends[:, :, 1]])
         values = [_values(trial, len(study.directions)) for trial in new]
         self._values = np.vstack([self._values.reshape(-1, len(study.directions)), values])
         states = [trial.state == TrialState.PRUNED for trial in new]
@@ -265,6 +279,14 @@ class _Table(Generic[Key]):
     def _columns(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
         table = [[float(each.get(key, math.nan)) for key in keys] for each in said]
         return np.array(table, dtype=float).reshape(len(said), len(keys))
+
+
+def _ends(trial: FrozenTrial, name: str) -> tuple[float, float]:
+    """Of a numeric parameter's range in that trial; NaN for others."""
+    kind = trial.distributions.get(name)
+    if not isinstance(kind, FloatDistribution | IntDistribution):
+        return math.nan, math.nan
+    return float(kind.low), float(kind.high)
 
 
 def _compatible(one: BaseDistribution, other: BaseDistribution) -> bool:

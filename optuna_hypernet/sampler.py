@@ -188,7 +188,11 @@ class HypernetSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values for all parameters of ``search_space``, found together."""
+        """Values for all parameters of ``search_space`` that go together, found together.
+
+        One that would not be asked for beside the others has none. If it is all the same, its
+        value will be sought then, by :meth:`sample_independent`.
+        """
         searched = _searched(search_space)
         if not searched:
             return {}
@@ -214,7 +218,7 @@ class HypernetSampler(BaseSampler):
             trials = self._history.read(study, trial.number)
             if param_name in known and param_name in trials.names:
                 space = SearchSpace({**_searched(known), param_name: param_distribution})
-                return self._descend(trial, space, trials)[param_name]
+                return self._descend(trial, space, trials, param_name)[param_name]
             if trials.none_yet and self._sources is not None:
                 first = self._first(self._sources, param_name, param_distribution)
                 if first:
@@ -297,8 +301,10 @@ class HypernetSampler(BaseSampler):
                 del known[name]
         return known
 
-    def _descend(self, trial: FrozenTrial, space: SearchSpace, trials: Trials) -> dict[str, Any]:
-        """Params of ``space``, found together, but for those that the trial has already."""
+    def _descend(
+        self, trial: FrozenTrial, space: SearchSpace, trials: Trials, wanted: str | None = None
+    ) -> dict[str, Any]:
+        """Params of ``space`` that would be asked for, found together with what the trial has."""
         request = Request(
             space,
             _fixed(space, trial),
@@ -306,6 +312,7 @@ class HypernetSampler(BaseSampler):
             self._entropy(),
             self._n_startup_trials,
             self._predict(space, trials),
+            wanted,
         )
         return space.decode(self._suggest(request, trials))
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
 from scipy.special import softmax
 
 from optuna_hypernet.history import Trials
@@ -48,11 +50,12 @@ class Source:
         kinds: The latest distribution of each parameter.
 
     Attributes:
-        kinds: Those of several values.
+        kinds: Those of several values; where the latest range has one, whatever trials had.
     """
 
     def __init__(self, trials: Trials, kinds: Mapping[str, BaseDistribution]) -> None:
-        self.kinds = {name: kind for name, kind in kinds.items() if not kind.single()}
+        wide = {name: _widened(name, kind, trials) for name, kind in kinds.items()}
+        self.kinds = {name: kind for name, kind in wide.items() if not kind.single()}
         table = trials.columns(list(self.kinds), trials.finished)
         outcomes = trials.outcomes[0]
         usable = np.isfinite(table).any(1) & ~trials.failed & outcomes.feasible
@@ -78,6 +81,20 @@ class Source:
         there = ~np.isinf(internal).any(1)
         rows, active = space.encode(internal[there])
         return rows, active, self._levels[there]
+
+
+def _widened(name: str, kind: BaseDistribution, trials: Trials) -> BaseDistribution:
+    """The distribution, or if it has a single value, one of the same kind over all ranges."""
+    if not kind.single() or not isinstance(kind, FloatDistribution | IntDistribution):
+        return kind
+    low, high = (trials.columns([name], ends)[:, 0] for ends in (trials.lows, trials.highs))
+    asked = np.isfinite(low)
+    if not asked.any():
+        return kind
+    ends = low[asked].min(), high[asked].max()
+    if isinstance(kind, IntDistribution):
+        return IntDistribution(int(ends[0]), int(ends[1]), log=kind.log)
+    return FloatDistribution(float(ends[0]), float(ends[1]), log=kind.log)
 
 
 def _akin(one: BaseDistribution, other: BaseDistribution) -> bool:
@@ -203,6 +220,7 @@ class Sources:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
+        self._kinds = {name: kind for one in sources for name, kind in one.kinds.items()}
         self._last: Remembered | None = None
 
     @cached_property
@@ -211,7 +229,7 @@ class Sources:
 
         Params, where it has them.
         """
-        space = SearchSpace({n: kind for one in self._sources for n, kind in one.kinds.items()})
+        space = SearchSpace(self._kinds)
         voices = self._voices(space)
         rows, active = map(np.concatenate, zip(*(v.best for v in voices), strict=True))
         first = Remembered(space, voices, space.idle).value(rows, active).argmin()
@@ -221,7 +239,7 @@ class Sources:
     def first(self, name: str, kind: BaseDistribution) -> dict[str, Any]:
         """What a study's first trial should have of a parameter, by name; empty if it is open."""
         alone = SearchSpace({name: kind})
-        row = _row(alone, self.start)
+        row = self._row(alone)
         return {} if np.isnan(row).any() else alone.decode(row)
 
     def prediction(self, space: SearchSpace) -> Remembered:
@@ -232,7 +250,7 @@ class Sources:
             numpy.linalg.LinAlgError: On numerical trouble.
         """
         if self._last is None or self._last.space.distributions != space.distributions:
-            self._last = Remembered(space, self._voices(space), _row(space, self.start))
+            self._last = Remembered(space, self._voices(space), self._row(space))
         return self._last
 
     def _voices(self, space: SearchSpace) -> list[Voice]:
@@ -242,12 +260,13 @@ class Sources:
             raise ValueError("they have no parameters, or no choices, in common")
         return voices
 
-
-def _row(space: SearchSpace, params: Mapping[str, Any]) -> Array:
-    """The row ``(d,)`` of params, as near as the space comes to them; NaN where it does not."""
-    internal = [
-        _place(params[name], kind) if name in params else math.nan
-        for name, kind in space.distributions.items()
-    ]
-    rows, active = space.encode(np.array([internal]))
-    return np.asarray(np.where(active, space.snap(np.clip(rows, 0, 1)), math.nan)[0])
+    def _row(self, space: SearchSpace) -> Array:
+        """The row ``(d,)`` of where to start, as near as the space comes to it; NaN elsewhere."""
+        internal = [
+            _place(self.start[name], kind)
+            if name in self.start and _akin(self._kinds[name], kind)
+            else math.nan
+            for name, kind in space.distributions.items()
+        ]
+        rows, active = space.encode(np.array([internal]))
+        return np.asarray(np.where(active, space.snap(np.clip(rows, 0, 1)), math.nan)[0])

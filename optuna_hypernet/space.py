@@ -133,7 +133,12 @@ class SearchSpace:
         return np.where(active, rows, self.idle), active
 
     def decode(self, row: Array) -> dict[str, Any]:
-        """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds."""
+        """Params of one row ``(d,)`` in [0, 1]: plain Python values, on the steps, in bounds.
+
+        Without those where the row has NaN.
+        """
+        asked = ~np.isnan(row)
+        row = np.where(asked, row, self.idle)
         levels = self.levels(row[None])[0]
         for j, recorded in self._recorded.items():
             levels[j] = recorded[levels[j]]
@@ -142,6 +147,7 @@ class SearchSpace:
         return {
             name: _value(distribution, positions[j], levels[j] if self.cardinality[j] else None)
             for j, (name, distribution) in enumerate(self.distributions.items())
+            if asked[j]
         }
 
     def levels(self, rows: Array) -> NDArray[np.int64]:

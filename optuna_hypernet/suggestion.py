@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import qmc
 
 from optuna_hypernet.acquisition import ExpectedImprovement
+from optuna_hypernet.bounds import Bounds
+from optuna_hypernet.bounds import dependent_bounds
 from optuna_hypernet.branches import Seen
 from optuna_hypernet.branches import draw_branch
 from optuna_hypernet.conditions import Conditions
@@ -45,6 +47,7 @@ class Request:
             prediction that is one.
         prediction: Of hyper-training or of source studies, whose parameters are all in ``space``;
             None without.
+        wanted: The parameter that the trial is asking for just now; None if it may be any.
     """
 
     space: SearchSpace
@@ -53,10 +56,11 @@ class Request:
     seed: int
     n_startup_trials: int
     prediction: Prediction | None = None
+    wanted: str | None = None
 
 
 def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) -> Array:
-    """The row ``(d,)`` to be evaluated next.
+    """The row ``(d,)`` to be evaluated next, with NaN for what would not be asked for.
 
     Raises:
         ArithmeticError: On numerical trouble in the surrogate.
@@ -70,15 +74,18 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     usable = asked & ~trials.failed
     complete = usable & ~trials.pruned
     elsewhere = _depends_elsewhere(space, trials)[asked]
-    conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere)
+    surely = np.array([name == request.wanted for name in space.names])
+    conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere, surely)
     domain = _domain(request, conditions)
-    tried = np.concatenate([rows[asked], running])
+    tried_active = np.concatenate([active[asked], running_active])
+    current = conditions.current(tried_active)
+    tried, tried_active = np.concatenate([rows[asked], running])[current], tried_active[current]
     outcomes = [each[usable] for each in trials.outcomes]
     inputs: Embedding = space
     needed = max(request.n_startup_trials, 1)
     if request.prediction is not None:
         informed, needed = Informed(space, request.prediction), 1
-        been = informed.settled(tried, np.concatenate([active[asked], running_active])).any()
+        been = informed.settled(tried, tried_active).any()
         if not been and not trials.unknown:  # an unknown one may be there now
             return _start(request, domain, tried, informed.settle(_sequence(request)))
         inputs = informed.judged(rows[usable], active[usable], outcomes)
@@ -98,14 +105,26 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     seen = Seen(rows[usable], active[usable], places)
     # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
     branch = draw_branch(domain, inputs, beliefs, risk, seen, _generator(request))
-    penalties = [trust_region(seen.rows, domain.climbing), risk, branch]
-    return propose(
+    bounds = _bounds(request, trials, rows, active)
+    penalties = [trust_region(seen.rows, domain.climbing), bounds, risk, branch]
+    row = propose(
         ExpectedImprovement(inputs, beliefs, [each for each in penalties if each is not None]),
         domain,
         incumbents=seen.of(branch).best(_N_INCUMBENTS),
         tried=tried,
         rng=_generator(request),
     )
+    return domain.asked(row)
+
+
+def _bounds(request: Request, trials: Trials, rows: Array, active: Mask) -> Bounds | None:
+    """Of ranges that depend on another parameter; that of what is wanted is known."""
+    space = request.space
+    lows, highs = (
+        space.encode(trials.columns(space.names, ends))[0] for ends in (trials.lows, trials.highs)
+    )
+    numeric = np.flatnonzero(~space.categorical & (np.array(space.names) != request.wanted))
+    return dependent_bounds(rows, active, lows, highs, numeric)
 
 
 def _start(
@@ -117,8 +136,8 @@ def _start(
     """
     rows, _ = domain.untried(domain.project(points)[0], tried, _generator(request))
     if risk is None:
-        return np.asarray(rows[0])
-    return np.asarray(rows[risk.value(rows, domain.conditions.active(rows)).argmin()])
+        return domain.asked(rows[0])
+    return domain.asked(rows[risk.value(rows, domain.conditions.active(rows)).argmin()])
 
 
 def _sequence(request: Request) -> Array:

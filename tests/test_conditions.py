@@ -243,3 +243,60 @@ def test_rule_goes_when_contradicted() -> None:
 
     trials.append({"a_model": "forest", "depth": 3, "c": 0.5})
     assert "c" in active(learnt(SPACE, trials), SPACE, a_model="forest")
+
+
+@pytest.mark.parametrize(("before", "until_gone"), [(4, 6), (10, 4), (20, 3)])
+def test_what_the_objective_has_lost_is_gone(before: int, until_gone: int) -> None:
+    """The longer it was asked for every time, the fewer trials without it say so."""
+    space = SearchSpace({"a": IntDistribution(1, 9), "k": SOLVER})
+    rng = np.random.default_rng(0)
+    with_it = [{"a": int(rng.integers(1, 10)), "k": "sgd"} for _ in range(before)]
+    without = [{"a": n % 9 + 1} for n in range(until_gone)]
+    free = next(a for a in range(1, 10) if {"a": a} not in without)
+
+    almost = learnt(space, [*with_it, *without[:-1]])
+    assert active(almost, space, a=free) == {"a", "k"}
+    conditions = learnt(space, [*with_it, *without])
+    assert active(conditions, space, a=free) == {"a"}
+    for trial in with_it:  # those trials were of another objective
+        assert active(conditions, space, **trial) == {"a"}
+    _, mask = encoded(space, [*with_it, *without])
+    assert conditions.current(mask).tolist() == [False] * before + [True] * until_gone
+
+    again = learnt(space, [*with_it, *without, {"a": free, "k": "sgd"}])
+    assert active(again, space, a=free) == {"a", "k"}
+
+
+def test_what_hangs_on_it_is_gone_with_it() -> None:
+    """A choice and the momentum of one of its solvers; what a rule explains does not go itself."""
+    space = SearchSpace({"a": IntDistribution(1, 9), "k": SOLVER, "momentum": X})
+    solvers = ["adam", "sgd"] * 6
+    trials: list[dict[str, Any]] = [
+        {"a": n % 9 + 1, "k": k, **({"momentum": 0.9} if k == "sgd" else {})}
+        for n, k in enumerate(solvers)
+    ]
+    trials += [{"a": n % 9 + 1, "k": "adam"} for n in range(30)]
+    assert active(learnt(space, trials), space, a=5, k="sgd") == {"a", "k", "momentum"}
+
+    trials += [{"a": n} for n in range(1, 9)]
+    assert active(learnt(space, trials), space, a=9, k="sgd", momentum=0.9) == {"a"}
+
+
+def test_trials_that_end_early_or_depend_elsewhere_do_not_say_that_it_is_gone() -> None:
+    space = SearchSpace({"a": IntDistribution(1, 9), "k": SOLVER})
+    trials: list[dict[str, Any]] = [{"a": n, "k": "sgd"} for n in range(1, 9)]
+    trials += [{"a": n} for n in range(1, 9)]
+    late = range(8, 16)
+
+    assert active(learnt(space, trials), space, a=9) == {"a"}
+    assert active(learnt(space, trials, ended_early=late), space, a=9) == {"a", "k"}
+    assert active(learnt(space, trials, depend_elsewhere=late), space, a=9) == {"a", "k"}
+
+
+def test_what_is_being_asked_for_is_active_whatever_trials_say() -> None:
+    rows, mask = encoded(SPACE, [asked("svm"), asked("forest"), asked("net")])
+    surely = np.array([name == "depth" for name in SPACE.names])
+    everything = np.ones(len(rows), dtype=bool)
+    conditions = Conditions(SPACE, rows, mask, everything, surely=surely)
+
+    assert active(conditions, SPACE, a_model="svm") == {"a_model", "c", "depth"}

@@ -37,7 +37,7 @@ def told(study: optuna.Study, x: float, value: float | None = None, **arguments:
 
 def assert_same(one: Trials, other: Trials) -> None:
     assert sorted(one.names) == sorted(other.names)
-    for table in ("finished", "pending"):
+    for table in ("finished", "pending", "lows", "highs"):
         np.testing.assert_array_equal(
             one.columns(one.names, getattr(one, table)),
             other.columns(one.names, getattr(other, table)),
@@ -202,6 +202,26 @@ def test_missing_parameters_are_nan() -> None:
         trials.columns(["y", "nobody", "x"], trials.finished),
         [[math.nan, math.nan, 0.5], [3, math.nan, math.nan], [math.nan] * 3],
     )
+
+
+def test_ranges_are_those_of_each_trial() -> None:
+    """Of numbers; a choice has none, nor what was not asked for."""
+    study = optuna.create_study()
+    told(study, 0.5, 1.0)
+    told(study, 0.7, 1.0, kind=FloatDistribution(-1, 0.75))
+    study.add_trial(
+        create_trial(
+            params={"k": 3, "c": "a"},
+            distributions={"k": IntDistribution(1, 8), "c": CategoricalDistribution("ab")},
+            value=1.0,
+        )
+    )
+    trials = History().read(study, NOBODY)
+    lows, highs = (trials.columns(["x", "k", "c"], each) for each in (trials.lows, trials.highs))
+
+    nan = math.nan
+    np.testing.assert_array_equal(lows, [[0, nan, nan], [-1, nan, nan], [nan, 1, nan]])
+    np.testing.assert_array_equal(highs, [[1, nan, nan], [0.75, nan, nan], [nan, 8, nan]])
 
 
 def test_choices_are_read_as_indices() -> None:

@@ -179,6 +179,49 @@ def test_growing_range_is_searched_together_not_at_random() -> None:
     assert min(params["x"] for params in params_of(study)) < 0.1
 
 
+@pytest.mark.parametrize("n_before", [10, 20])
+@pytest.mark.parametrize("better", [0, 3])
+def test_a_parameter_that_the_objective_loses_is_forgotten(n_before: int, better: int) -> None:
+    """Before, one configuration was repeated to the end, and what was known was not used."""
+
+    def rest(trial: Trial) -> float:
+        a, b = trial.suggest_int("a", 1, 8), trial.suggest_int("b", 1, 8)
+        return abs(a - 5) + abs(b - 3)
+
+    def whole(trial: Trial) -> float:
+        return rest(trial) + (trial.suggest_categorical("k", ["u", "v"]) == "u")
+
+    for seed in range(3):
+        study = optuna.create_study(sampler=HypernetSampler(seed=seed))
+        study.optimize(whole, n_trials=n_before)
+        study.optimize(lambda trial: rest(trial) - better, n_trials=15)
+        after = params_of(study)[n_before:]
+
+        assert {"a": 5, "b": 3} in after[:10]
+        assert len({repr(params) for params in after}) >= 12
+
+
+def test_what_a_rule_says_is_idle_is_searched_once_it_is_asked_for() -> None:
+    """The objective asks for it all the same from then on: its value is no default."""
+    also = [False]
+
+    def objective(trial: Trial) -> float:
+        model = trial.suggest_categorical("model", ["tree", "line"])
+        bent = model == "tree"
+        depth = trial.suggest_float("depth", 0, 1) if bent or also[0] else 0.9
+        return (depth - 0.9) ** 2 + 0.5 * bent
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=0))
+    for model, depth in (("tree", 0.1), ("line", None), ("tree", 0.85), ("line", None)):
+        study.enqueue_trial({"model": model, **({} if depth is None else {"depth": depth})})
+    study.optimize(objective, n_trials=14)
+    also[0] = True
+    study.enqueue_trial({"model": "line"})
+    study.optimize(objective, n_trials=1)
+
+    assert abs(study.trials[-1].params["depth"] - 0.9) < 0.2
+
+
 def test_kind_of_parameter_changes() -> None:
     """Only added trials can do that: Optuna refuses it of an objective."""
     study = optuna.create_study(sampler=hypernet(warn_independent_sampling=False))

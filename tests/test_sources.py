@@ -193,6 +193,43 @@ def test_whatever_a_source_cannot_say_is_left_to_the_independent_sampler() -> No
     assert study.best_value < 1.2
 
 
+def test_a_choice_says_nothing_of_a_number_of_the_same_name() -> None:
+    def choices(trial: Trial) -> float:
+        return trial.suggest_categorical("batch", [16, 64]) + trial.suggest_float("y", 0, 1)
+
+    def numbers(trial: Trial) -> float:
+        return trial.suggest_float("batch", 0, 1) + trial.suggest_float("y", 0, 1)
+
+    independent = Counting()
+    source = study_of(choices, n_trials=12)
+    study = optimized(told(0, [source], independent_sampler=independent), numbers, 1)
+
+    assert independent.asked == ["batch"]
+    assert study.trials[0].params["y"] == pytest.approx(source.best_params["y"])
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("kind", ["int", "float"])
+def test_a_last_trial_with_one_value_does_not_hide_what_others_had(kind: str, log: bool) -> None:
+    """Somebody tried a single depth in the end; or its range depends on another parameter."""
+
+    def among(low: int, high: int) -> Callable[[Trial], float]:
+        def objective(trial: Trial) -> float:
+            suggest = trial.suggest_int if kind == "int" else trial.suggest_float
+            depth = suggest("depth", low, high, log=log)
+            return float(depth - 17) ** 2 + trial.suggest_float("x", 0, 1)
+
+        return objective
+
+    source = study_of(among(1, 20), n_trials=30)
+    best = source.best_params["depth"]
+    source.optimize(among(5, 5), n_trials=1)
+
+    assert set(source_of(source).kinds) == {"depth", "x"}
+    first = optimized(told(0, [source]), among(1, 30), 1).trials[0]
+    assert first.params["depth"] == pytest.approx(best)
+
+
 class Counting(RandomSampler):
     """Remembers the names that it was asked for."""
 
