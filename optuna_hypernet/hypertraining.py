@@ -61,8 +61,10 @@ from optuna_hypernet.response.models import device_of
 
 
 # Standard deviations from the middle, for the first look at the training loss. On either side, but
-# not as far: a loss may depend on the size of a hyperparameter alone.
+# not as far: a loss may depend on the size of a hyperparameter alone. Nor are all as far as the
+# first: it may depend on ratios of them.
 _PROBES = -1.5, 1.0
+_LEAST_SHARE = 0.6
 _LOOKS = 20  # batches, on one of which hyperparameters have to change the gradient
 _FURTHEST = 3.0  # from the middle, where λ̂ starts: at the very ends nothing depends on z
 _EVALUATIONS = 50  # of the whole validation data, in one run that does not count epochs
@@ -249,7 +251,8 @@ class HyperTraining:
 
     def _look_at_train_loss(self, middle: Tensor) -> None:
         """On the first batch on which hyperparameters act: a rare class may be in a later one."""
-        ends = [middle + apart for apart in _PROBES]
+        shares = torch.linspace(1.0, _LEAST_SHARE, len(middle)).to(middle)
+        ends = [middle + apart * shares for apart in _PROBES]
         refused: NoEffectError | None = None
         with contextlib.closing(self._problem.train_batches().all()) as batches:
             for batch in itertools.islice(batches, _LOOKS):

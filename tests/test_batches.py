@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections import UserDict
 from collections import defaultdict
+from dataclasses import InitVar
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
 import pytest
 import torch
 
+from optuna_hypernet.response.batch import cloned
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.batch import to_device
 
@@ -84,3 +87,60 @@ def test_tensors_of_a_dataclass_are_moved() -> None:
     moved = to_device(Pair("a", [ROWS]), torch.device("meta"))
     assert moved.name == "a"
     assert moved.x[0].is_meta
+
+
+@dataclass
+class Scaled:
+    """Does something to its fields when it is made, and asks for what it does not keep."""
+
+    x: torch.Tensor
+    scale: InitVar[float]
+    rows: int = field(init=False)
+    also: torch.Tensor = field(init=False)
+
+    def __post_init__(self, scale: float) -> None:
+        self.x = self.x / scale
+        self.rows = len(self.x)
+        self.also = self.x + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    x: torch.Tensor
+
+
+def test_a_dataclass_is_not_made_anew() -> None:
+    batch = Scaled(torch.full((5, 3), 16.0), 16.0)
+    moved = to_device(batch, torch.device("meta"))
+
+    assert type(moved) is Scaled
+    assert moved.x.is_meta
+    assert moved.also.is_meta
+    assert moved.rows == 5
+    assert not batch.x.is_meta
+    assert torch.equal(cloned(batch).x, torch.ones(5, 3))
+
+
+def test_nor_is_a_frozen_one() -> None:
+    batch = Frozen(x=ROWS)
+    copied = cloned(batch)
+
+    assert copied.x is not ROWS
+    assert torch.equal(copied.x, ROWS)
+    assert to_device(batch, torch.device("meta")).x.is_meta
+
+
+class Own:
+    """A batch as some libraries have it: no container, but it can go to a device."""
+
+    def __init__(self, x: torch.Tensor, name: str) -> None:
+        self.name = name
+        self.x = x
+
+    def to(self, device: torch.device) -> Own:
+        return Own(self.x.to(device), self.name)
+
+
+def test_a_class_of_ones_own_is_looked_into() -> None:
+    assert n_rows(Own(ROWS, "a")) == 5
+    assert to_device(Own(ROWS, "a"), torch.device("meta")).x.is_meta

@@ -1260,6 +1260,68 @@ def test_a_loss_may_change_the_batch_that_it_is_given() -> None:
         training.predict({"decay": 1.0}, examples=0)
 
 
+@pytest.mark.parametrize("response", ["linear", "one by one", "structured", "structured-delta"])
+def test_so_may_the_training_loss(response: str) -> None:
+    """Each call gets the batch as the loader gave it, however many there are of one batch."""
+    x, y = RIDGE.train
+
+    class Loader:
+        def __iter__(self) -> Iterator[Any]:
+            return iter([{"x": x.clone(), "y": y}, {"x": x.clone() + 0.1, "y": y}])
+
+    def loss(inputs: Tensor, target: Tensor, model: nn.Module, hp: Any) -> Tensor:
+        decay = float(hp["decay"]) if response == "one by one" else hp["decay"]
+        each = (model(inputs) - target).square().mean(-1) + decay * squared_norm(model)
+        return each.mean()
+
+    def changing(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        target = batch.pop("y")
+        batch["x"] = batch["x"] + 0.5 * hp["decay"].mean() ** 0
+        return loss(batch["x"].mul_(2.0), target, model, hp)
+
+    def careful(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+        return loss(2.0 * (batch["x"] + 0.5 * hp["decay"].mean() ** 0), batch["y"], model, hp)
+
+    kind = "linear" if response == "one by one" else response
+    one, other = (
+        RIDGE.training(train_loss=each, train_data=Loader(), response=kind).fit(12)
+        for each in (changing, careful)
+    )
+    assert same(one, other)
+
+
+def ratio(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    """Two tasks, of whose weights only the share matters."""
+    small = model(batch[0]).square().mean()
+    weights = torch.softmax(hp["weights"], -1)
+    return weights[..., 0] * squared(model, batch) + weights[..., 1] * small
+
+
+def share(model: nn.Module, batch: Any, hp: Any) -> Tensor:
+    small = model(batch[0]).square().mean()
+    return (hp["a"] * squared(model, batch) + hp["b"] * small) / (hp["a"] + hp["b"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "space"),
+    [
+        (ratio, {"weights": Shaped(FloatDistribution(-2, 2), (2,))}),
+        (share, {"a": FloatDistribution(0.01, 1), "b": FloatDistribution(0.01, 1)}),
+        (share, {"a": FloatDistribution(0.01, 1, log=True), "b": FloatDistribution(0.01, 1)}),
+    ],
+)
+def test_hyperparameters_of_which_only_ratios_matter_do_change_what_is_learnt(
+    loss: Any, space: Any
+) -> None:
+    """At both ends of all ranges weights were equal, so it was said that they do not."""
+    training = RIDGE.training(train_loss=loss, search_space=space)
+    start = training.params
+    tuned = training.fit(60)
+
+    assert math.isfinite(tuned.true_loss)
+    assert any(not np.array_equal(tuned.params[name], start[name]) for name in space)
+
+
 def test_predictions_start_a_loader_once() -> None:
     starts = 0
 

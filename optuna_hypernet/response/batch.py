@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import fields
 from dataclasses import is_dataclass
-from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,8 +17,12 @@ from torch import Tensor
 
 
 def n_rows(batch: Any) -> int:
-    """How many examples a batch holds: the length of its first tensor; 1 if there is none."""
-    return next((len(tensor) for tensor in tensors(batch) if tensor.ndim), 1)
+    """How many examples a batch holds: the length of its first tensor; 1 if there is none.
+
+    An object of a class of the user's own is looked into, too.
+    """
+    inside = tensors(vars(batch)) if hasattr(batch, "__dict__") else iter(())
+    return next((len(one) for one in chain(tensors(batch), inside) if one.ndim), 1)
 
 
 def tensors(batch: Any) -> Iterator[Tensor]:
@@ -64,6 +68,8 @@ def _mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
             changed[key] = _mapped(part, change)
         return changed
     if is_dataclass(batch) and not isinstance(batch, type):
-        parts = {one.name: getattr(batch, one.name) for one in fields(batch) if one.init}
-        return replace(batch, **{name: _mapped(part, change) for name, part in parts.items()})
+        same: Any = copy.copy(batch)  # not made anew, which may do something to its fields
+        for name in (one.name for one in fields(batch) if hasattr(batch, one.name)):
+            object.__setattr__(same, name, _mapped(getattr(batch, name), change))  # frozen, too
+        return same
     return batch

@@ -21,6 +21,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.batch import cloned
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.losses import slopes
 from optuna_hypernet.response.structured import Network
@@ -52,7 +53,7 @@ class Delta(Structured):
         at_centre = self._coordinates.natural(network.centre.expand_as(z))
         elementary, *response = self.groups
         with _frozen(chain(*response)):
-            losses = self._losses(network.centre, at_centre, batch)
+            losses = self._losses(network.centre, at_centre, cloned(batch))
         with _frozen(elementary), _linearised(network):
             linear = self._losses(z, hp, batch)
         return losses + (linear - linear.detach())
@@ -67,7 +68,7 @@ class Delta(Structured):
         z = self.network.centre.expand(n_rows(batch), -1) + 1
         try:
             with private_randomness(seed, z.device):
-                losses = self.train_losses(z, hps[-1], batch)
+                losses = self.train_losses(z, hps[-1], cloned(batch))
             slopes("train_loss", losses.mean(), self.telling)
         except torch.cuda.OutOfMemoryError:
             raise

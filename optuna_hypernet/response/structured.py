@@ -24,6 +24,7 @@ from optuna_hypernet.coordinates import LIMIT
 from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.batch import cloned
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.batch import tensors
 from optuna_hypernet.response.dropout import TunedDropout
@@ -187,7 +188,7 @@ class Structured:
 
     def _repeatably(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int) -> Tensor:
         with private_randomness(seed, z.device):
-            return self._losses(z, hp, batch).mean()
+            return self._losses(z, hp, cloned(batch)).mean()
 
     @contextmanager
     def trying(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from torch.func import vmap
 
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
+from optuna_hypernet.response.batch import cloned
 from optuna_hypernet.response.hypernetworks import MLP
 from optuna_hypernet.response.hypernetworks import Centred
 from optuna_hypernet.response.hypernetworks import Constant
@@ -173,7 +174,7 @@ class Weights:
                 self._one_by_one(buffers)
         rows = ({name: value[i] for name, value in hp.items()} for i in range(len(z)))
         return torch.stack(
-            [self._train(w, row, batch) for w, row in zip(weights, rows, strict=True)]
+            [self._train(w, row, cloned(batch)) for w, row in zip(weights, rows, strict=True)]
         )
 
     def valid_loss(self, z: Tensor, batch: Any) -> Tensor:
@@ -216,7 +217,7 @@ class Weights:
         several = weights.repeat(len(hps), 1).requires_grad_()
         try:
             with private_randomness(seed, weights.device):
-                at_once = self._train_at_once(several, rows, batch)
+                at_once = self._train_at_once(several, rows, cloned(batch))
             torch.autograd.grad(at_once.sum(), several)
             copy.deepcopy(list(self._model.buffers()))  # what vmap left there cannot be
         except RuntimeError:
@@ -244,7 +245,7 @@ class Weights:
         self, weights: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int
     ) -> Tensor:
         with private_randomness(seed, weights.device):
-            return self._train(weights, hp, batch)
+            return self._train(weights, hp, cloned(batch))
 
     @contextmanager
     def trying(self) -> Iterator[None]:
