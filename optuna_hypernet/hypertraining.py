@@ -292,7 +292,8 @@ class HyperTraining:
         Args:
             params: Where.
             examples: Ends after the first validation batches that hold so many examples, the
-                same for all ``params``; by default all validation data are used.
+                same for all ``params``, and takes no more of a batch of thousands; by default all
+                validation data are used.
 
         Raises:
             TypeError: If ``examples`` is not an int.

@@ -484,5 +484,6 @@ def _check_names(training: Mapping[str, BaseDistribution], trials: Trials) -> No
         raise ValueError(
             f"The training has the hyperparameters {missing}, but no trial of this study has "
             f"suggested them: it has {sorted(trials.names)}. Use the same names in both; if some "
-            "are conditional, let the first trial ask for them (study.enqueue_trial)."
+            "are conditional, or new to the objective, let a trial ask for them first: "
+            "study.enqueue_trial with a value for each parameter."
         )

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from optuna_hypernet.response.batch import cloned
+from optuna_hypernet.response.batch import cut
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.batch import to_device
 
@@ -144,3 +145,14 @@ class Own:
 def test_a_class_of_ones_own_is_looked_into() -> None:
     assert n_rows(Own(ROWS, "a")) == 5
     assert to_device(Own(ROWS, "a"), torch.device("meta")).x.is_meta
+
+
+def test_a_batch_is_cut_where_all_its_tensors_are_as_long() -> None:
+    batch = {"x": ROWS, "y": (torch.arange(5), "name")}
+    first = cut(batch, 2)
+
+    assert torch.equal(first["x"], ROWS[:2])
+    assert first["y"][0].tolist() == [0, 1]
+    assert first["y"][1] == "name"
+    for whole in ((ROWS, torch.zeros(7)), (ROWS, torch.tensor(1.0)), Own(ROWS, "a"), ["a"]):
+        assert cut(whole, 2) is whole

@@ -1322,6 +1322,26 @@ def test_hyperparameters_of_which_only_ratios_matter_do_change_what_is_learnt(
     assert any(not np.array_equal(tuned.params[name], start[name]) for name in space)
 
 
+def test_of_one_batch_of_thousands_no_more_is_taken_than_was_asked_for() -> None:
+    x, y = (part.repeat(60, 1) for part in RIDGE.valid)
+    x = x + torch.linspace(0, 1, len(x)).double()[:, None]
+    seen = []
+
+    def counting(model: nn.Module, batch: Any) -> Tensor:
+        seen.append(len(batch[0]))
+        return squared(model, batch)
+
+    training = RIDGE.training(valid_loss=counting, valid_data=[(x, y)])
+    seen.clear()
+    predicted = training.predict({"decay": 1.0}, examples=300)
+    first = RIDGE.training(valid_data=[(x[:300], y[:300])]).predict({"decay": 1.0})
+
+    assert seen == [300]
+    assert predicted == first
+    training.predict({"decay": 1.0})
+    assert seen == [300, len(x)]
+
+
 def test_predictions_start_a_loader_once() -> None:
     starts = 0
 

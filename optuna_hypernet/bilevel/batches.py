@@ -15,8 +15,12 @@ from torch import Tensor
 from optuna_hypernet.randomness import derive
 from optuna_hypernet.randomness import private_randomness
 from optuna_hypernet.response.batch import cloned
+from optuna_hypernet.response.batch import cut
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.batch import to_device
+
+
+_LONG = 2000  # examples of a batch, of which the first may do
 
 
 class Batches:
@@ -102,7 +106,7 @@ class Batches:
             raise ValueError(f"{self._name} is empty: iterating over it gave no batch.")
 
     def first(self, examples: int) -> Iterator[Any]:
-        """The first batches that hold so many examples.
+        """The first batches that hold so many examples; of one of thousands the first of it.
 
         Starting a loader costs, so what it gave is kept, and copied: a loss may change a batch.
         """
@@ -186,7 +190,8 @@ def _generators(data: Any) -> list[torch.Generator]:
 def _enough(batches: Iterable[Any], examples: int) -> Iterator[Any]:
     count = 0
     for batch in batches:
+        long = n_rows(batch) > max(_LONG, 4 * examples)
         count += n_rows(batch)
-        yield batch
+        yield cut(batch, examples) if long else batch
         if count >= examples:
             return

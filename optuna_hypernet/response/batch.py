@@ -50,6 +50,13 @@ def cloned(batch: Any) -> Any:
     return _mapped(batch, _clone)
 
 
+def cut(batch: Any, n: int) -> Any:
+    """The first ``n`` examples of a batch; all of it if its tensors differ in length."""
+    if {len(one) if one.ndim else 0 for one in tensors(batch)} != {n_rows(batch)}:
+        return batch
+    return _mapped(batch, lambda one: one[:n] if isinstance(one, Tensor) else one)
+
+
 def _clone(one: Any) -> Any:
     return one.detach().clone() if isinstance(one, Tensor) else copy.copy(one)
 
