@@ -142,10 +142,11 @@ class HyperTraining:
             maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
             ``"structured"`` for gates on Linear, Conv, Embedding, LSTM, GRU, attention and
-            normalisation layers; a step costs two to three plain ones. ``"structured-delta"`` for
-            the same gates, learnt as in Delta-STN: by two losses, one of the linearised network;
-            four to six plain ones. Every operation of the model must have a derivative in forward
-            mode there, which a softmax, attention, and an LSTM or GRU without gates do not have.
+            normalisation layers; a step costs two to three plain ones, an LSTM's more.
+            ``"structured-delta"`` for the same gates, learnt as in Delta-STN: by two losses, one
+            of the linearised network; four to six plain ones, an LSTM's more. Every operation of
+            the model must have a derivative in forward mode there, which a softmax, attention,
+            and an LSTM or GRU without gates do not have.
         elementary: Paths of modules that a structured response trains, but leaves without gates:
             those of which it says that they cannot respond.
         augment: ``(batch, hp, generator) -> batch`` for the train steps of a structured response.

@@ -350,7 +350,7 @@ def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
         ("tables", "tables", "studies.npz", "*", 140),
         ("trainings", "trainings", "studies.npz", "*", 160),
         ("held-out trainings", "held-out", "held-out.npz", "*", 160),
-        ("LightGBM and XGBoost", "libraries", "libraries.npz", "*", 30),
+        ("LightGBM and XGBoost", "libraries", "libraries.npz", "*", 100),
         ("noisy tables", "tables-noisy", "studies.npz", "*", 140),
         ("functions in 5-D", "functions", "functions.npz", "*-5d-*", 240),
         (
