@@ -1887,7 +1887,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     def breaking(model: nn.Module, batch: Any, hp: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        return net_loss(model, batch, hp) * (math.nan if calls > 20 else 1.0)
+        return net_loss(model, batch, hp) * (math.nan if calls > 21 else 1.0)
 
     one = training(train_loss=breaking)
     file = tmp_path / "run.pt"
@@ -1897,3 +1897,41 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
         one.fit(60, checkpoint=file)
     assert torch.load(file, weights_only=True)["record"]["done"] > 0
     assert all(p.isfinite().all() for p in one.best_response(one.params).parameters())
+
+
+class Positions(nn.Module):
+    """As many positions as there are examples in a batch: rows of the one look like the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word, self.place = nn.Embedding(9, 4), nn.Embedding(8, 4)
+        self.drop, self.last = nn.Dropout(0.1), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded = self.word(x) + self.place(torch.arange(x.shape[1]))
+        return self.last(self.drop(embedded)).mean(1)
+
+
+def positions(elementary: list[str], *, in_pairs: bool = False) -> HyperTraining:
+    x = torch.randint(0, 9, (16, 8), generator=seed(0))
+    y = x.float().mean(1, keepdim=True)
+
+    def loss(model: nn.Module, batch: Any, hp: Any = None) -> Tensor:
+        assert not (in_pairs and len(batch[0]) % 2)  # a loss may want what it likes
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    data = [(x[:8], y[:8]), (x[8:], y[8:])]
+    arguments: dict[str, Any] = {"response": "structured", "seed": 0, "elementary": elementary}
+    space = {"drop.p": FloatDistribution(0, 0.9)}
+    return HyperTraining(made(Positions).float(), space, loss, loss, data, data, **arguments)
+
+
+def test_positions_are_no_examples_though_there_are_as_many() -> None:
+    """Row 5 of the embedding would get the λ of example 5, whose loss is not the only one then."""
+    with pytest.raises(
+        ValueError, match=r"place got an input of shape \(8,\).*elementary=\['place"
+    ):
+        positions([])
+
+    for in_pairs in (False, True):
+        assert math.isfinite(positions(["place"], in_pairs=in_pairs).fit(4).true_loss)

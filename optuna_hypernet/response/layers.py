@@ -165,14 +165,19 @@ class Layer(InPlaceOf):
         check_rows(self.path, x, len(self.displacement), dim)
 
 
+class RowsError(ValueError):
+    """An input has no row for each example."""
+
+
 def check_rows(path: str, x: Tensor, n_examples: int, dim: int = 0) -> None:
-    """Refuses an input that does not have the examples along ``dim``."""
+    """Refuses an input that does not have the examples along ``dim``, by a :class:`RowsError`."""
     if x.ndim <= dim or x.shape[dim] != n_examples:
-        raise ValueError(
+        raise RowsError(
             f"{path} got an input of shape {tuple(x.shape)}, but the batch has {n_examples} "
             f"examples, each with its own λ: dimension {dim} must count them. Keep the batch "
             "dimension, for example (B, T, F) instead of (B * T, F), all through the model, and "
-            "flatten only in the loss."
+            "flatten only in the loss. A layer whose input holds no examples, but positions, say, "
+            f"cannot respond: name it in elementary=[{path!r}]."
         )
 
 

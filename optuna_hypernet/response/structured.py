@@ -25,11 +25,13 @@ from optuna_hypernet.coordinates import Coordinates
 from optuna_hypernet.randomness import generator
 from optuna_hypernet.randomness import private_randomness
 from optuna_hypernet.response.batch import cloned
+from optuna_hypernet.response.batch import cut
 from optuna_hypernet.response.batch import n_rows
 from optuna_hypernet.response.batch import tensors
 from optuna_hypernet.response.dropout import TunedDropout
 from optuna_hypernet.response.layers import Gated
 from optuna_hypernet.response.layers import Layer
+from optuna_hypernet.response.layers import RowsError
 from optuna_hypernet.response.losses import Recorded
 from optuna_hypernet.response.losses import TrainLoss
 from optuna_hypernet.response.losses import ValidLoss
@@ -185,6 +187,21 @@ class Structured:
         _check_parts(found, network.gated, apart, _rounding(types, here.device))
         used = {name for name, dropout in network.dropouts.items() if dropout.used}
         check_effect(hps[0], self._read | used, ends)
+        self._probe_fewer(hps[0], batch, seed)
+
+    def _probe_fewer(self, hp: Mapping[str, Tensor], batch: Any, seed: int) -> None:
+        """Takes one example away: what has as many rows by chance alone is then refused."""
+        n = n_rows(batch) - 1
+        fewer = cut(batch, n)
+        if n == 0 or n_rows(fewer) != n:
+            return
+        here = self.network.centre.expand(n, -1)
+        try:
+            self._repeatably(here, {name: value[:n] for name, value in hp.items()}, fewer, seed)
+        except RowsError:
+            raise
+        except Exception:  # of the user's own: a loss that needs pairs, say, cannot be asked
+            return
 
     def _repeatably(self, z: Tensor, hp: Mapping[str, Tensor], batch: Any, seed: int) -> Tensor:
         with private_randomness(seed, z.device):
