@@ -72,8 +72,6 @@ class Conditions:
         gone = [j for j, rule in rules.items() if rule is None and _gone(active[telling, j])]
         self._gone = np.isin(np.arange(space.d), gone)
         self._rules = [rule for rule in rules.values() if rule is not None]
-        for rule in self._rules:
-            self._gone[rule.child] |= self._gone[rule.parent]
         met = np.logical_or.accumulate(active, axis=0) | ~active.any(0)
         known = met.all(1) & np.logical_not(elsewhere)
         current, votes = self.current(active), np.where(complete, 2, 1) * known
