@@ -1469,6 +1469,7 @@ class Once:
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"seed": 0.5}, TypeError, "seed is 0.5, but it must be an int"),
         ({"response": "cubic"}, ValueError, "response is 'cubic'"),
+        ({"optimizer": torch.optim.LBFGS}, TypeError, "made LBFGS, which takes losses again"),
         ({"response": nn.Flatten()}, ValueError, "a Flatten, has no parameters that require"),
         (
             {"search_space": {**SPACE, "learning_rate": DECAY}},

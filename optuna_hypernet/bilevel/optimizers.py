@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -36,8 +37,8 @@ class Group:
         clip: The largest norm of the gradient; longer ones are shortened.
 
     Raises:
-        TypeError: If ``optimizer`` cannot be called, or what ``scheduler`` makes is no scheduler
-            that can be stepped by itself.
+        TypeError: If ``optimizer`` cannot be called, or what it or ``scheduler`` makes cannot be
+            stepped by itself.
         ValueError: If what ``optimizer`` makes moves other parameters than these.
     """
 
@@ -150,7 +151,14 @@ class Group:
 
 
 def _check_moves(optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> None:
-    """Refuses an optimizer of other parameters, such as those of the user's model."""
+    """Refuses an optimizer that wants losses, or of other parameters, such as the model's own."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"An optimizer's function made {type(optimizer).__name__}, which takes losses again "
+            "and again in one step, but a step has the gradients of one batch. Pass another one, "
+            "say lambda parameters: torch.optim.Adam(parameters, lr=1e-3)."
+        )
     moves = {p for group in optimizer.param_groups for p in group["params"]}
     if moves != set(parameters):
         raise ValueError(
