@@ -209,8 +209,9 @@ class HypernetSampler(BaseSampler):
     ) -> Any:
         """A value of the independent sampler, if the parameter is new.
 
-        Else one that is found like the others: it comes to this where a trial asks for another
-        range than the latest one did, and what was suggested lies outside of it.
+        Else one that is found like the others. It comes to this where a trial asks for another
+        range than the latest one did, and what was suggested lies outside of it; or for what was
+        not expected beside the others.
         """
         with self._lock:
             self._asked[param_name] = param_distribution
