@@ -228,7 +228,7 @@ def compare(title: str, problem: ManyDecays, steps: int) -> dict[str, Curve]:
     print(f"\n{title}, {weights:,} decays, seed {problem.seed}")
     costs = [f"{name} {ratio:.2f}" for name, ratio in step_costs(problem).items()]
     print("a train step of φ, in plain ones:", ", ".join(costs[1:]))
-    print("                                       valid      test   plateau, s   whole run, s")
+    print(f"{'':38}     valid      test   plateau, s   whole run, s")
     decay, *losses = problem.one_decay(steps)
     row(f"one decay, {decay:g}", *losses)
     row("random decays, best of 3", *problem.random(steps, 3))
@@ -246,7 +246,7 @@ def compare(title: str, problem: ManyDecays, steps: int) -> dict[str, Curve]:
 
 
 def row(name: str, valid: float, test: float, rest: str = "") -> None:
-    print(f"{name:34} {valid:9.5f} {test:9.5f} {rest}", flush=True)
+    print(f"{name:38} {valid:9.5f} {test:9.5f} {rest}", flush=True)
 
 
 def plot(found: dict[str, dict[str, Curve]]) -> str:
