@@ -20,7 +20,8 @@ from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate.ensemble import rank_correlation
 
 
-_FEWEST = 4  # forms of a range before it is taken to depend on something
+_FEWEST_FORMS = 4  # of a range before it is taken to depend on something
+_FEWEST_TRIALS = 6  # with fewer, some parameter rises with it by chance
 _LEAST_CORRELATION = 0.95
 _STEEPNESS = 50.0  # of log EI, per width of the box; as outside of a trust region
 _ROUNDING = 1e-9
@@ -92,7 +93,7 @@ def dependent_bounds(
     for child in numeric.tolist():
         here = active[:, child]
         for sign, ends in ((-1, lows[here, child]), (1, highs[here, child])):
-            if len(np.unique(ends)) < _FEWEST:
+            if len(ends) < _FEWEST_TRIALS or len(np.unique(ends)) < _FEWEST_FORMS:
                 continue
             parents = [j for j in numeric.tolist() if j != child and active[here, j].all()]
             if not parents:

@@ -105,14 +105,18 @@ def test_nothing_is_lost_at_the_trials_and_their_ends(bounds: Bounds) -> None:
         assert not bounds.value(rows, everything(rows)).any()
 
 
-@pytest.mark.parametrize("why", ["fixed", "few forms", "at random", "of a choice", "not with it"])
+@pytest.mark.parametrize(
+    "why", ["fixed", "few forms", "few trials", "at random", "of a choice", "not with it"]
+)
 def test_where_nothing_says_on_what_it_depends_there_are_none(why: str) -> None:
     lows, highs = ends_of(ROWS)
-    active, numeric = everything(ROWS), NUMERIC
+    active, numeric, n = everything(ROWS), NUMERIC, len(ROWS)
     if why == "fixed":
         lows, highs = np.zeros_like(ROWS), np.ones_like(ROWS)
     elif why == "few forms":  # as if somebody had moved the range now and then
         lows, highs = np.zeros_like(ROWS), np.round(2 * highs) / 2 + 0.5
+    elif why == "few trials":
+        n = 5
     elif why == "at random":
         lows[:, 1], highs[:, 1] = np.random.default_rng(5).random((2, len(ROWS)))
     elif why == "of a choice":
@@ -120,7 +124,7 @@ def test_where_nothing_says_on_what_it_depends_there_are_none(why: str) -> None:
     else:
         active[3, [0, 2]] = False
 
-    assert dependent_bounds(ROWS, active, lows, highs, numeric) is None
+    assert dependent_bounds(ROWS[:n], active[:n], lows[:n], highs[:n], numeric) is None
 
 
 def test_where_trials_disagree_the_furthest_counts() -> None:
