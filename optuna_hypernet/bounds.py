@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
 from optuna_hypernet.surrogate.ensemble import rank_correlation
+from optuna_hypernet.trust import STEEPNESS
 
 
 _FEWEST_FORMS = 4  # of a range before it is taken to depend on something
 _FEWEST_TRIALS = 6  # with fewer, some parameter rises with it by chance
 _LEAST_CORRELATION = 0.95
-_STEEPNESS = 50.0  # of log EI, per width of the box; as outside of a trust region
 _ROUNDING = 1e-9
 
 
@@ -56,7 +56,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What can be had; log EI falls steeply outside of it."""
+    """What can be had; log EI falls steeply outside of it.
+
+    Attributes:
+        bounds: One for each end of a range that depends on another parameter.
+    """
 
     bounds: Sequence[Bound]
 
@@ -70,8 +74,8 @@ class Bounds:
         for bound in self.bounds:
             both = active[:, bound.child] & active[:, bound.parent]
             apart, slope = bound.outside(rows)
-            loss += _STEEPNESS * apart * both
-            steepness = np.where(both & (apart > 0), bound.sign * _STEEPNESS, 0.0)
+            loss += STEEPNESS * apart * both
+            steepness = np.where(both & (apart > 0), bound.sign * STEEPNESS, 0.0)
             gradient[:, bound.child] += steepness
             gradient[:, bound.parent] -= steepness * slope
         return loss, gradient

@@ -92,7 +92,7 @@ class Domain:
         return np.where(move, moved, rows)
 
     def neighbours(self, rows: Array, j: int) -> Array:
-        """Copies ``(n, f, d)`` of ``rows (n, d)`` with other values of a discrete parameter."""
+        """Copies ``(n, f, d)`` of ``rows (n, d)`` with other values of a discrete one, ``j``."""
         count = int(self.space.cardinality[j])
         if self.space.categorical[j] or count <= _MOST_FLIPPED:
             levels = np.tile(np.arange(count), (len(rows), 1))

@@ -141,9 +141,9 @@ class HypernetSampler(BaseSampler):
         source_studies: Sequence[Study] = (),
     ) -> None:
         if seed is not None:
-            check_count("seed", seed, 0, "Pass an int for repeatable studies, or None.")
+            seed = check_count("seed", seed, 0, "Pass an int for repeatable studies, or None.")
         advice = "Pass 1 for the surrogate from the second trial on."
-        check_count("n_startup_trials", n_startup_trials, 0, advice)
+        n_startup_trials = check_count("n_startup_trials", n_startup_trials, 0, advice)
         if not isinstance(independent_sampler, BaseSampler | None):
             raise TypeError(
                 "independent_sampler must be a sampler object or None, got "
@@ -162,10 +162,10 @@ class HypernetSampler(BaseSampler):
                 "training and source_studies both say what to expect before there are trials. "
                 "Pass one of them: the training, if you have one, knows this very model."
             )
-        self._seed = None if seed is None else int(seed)
-        self._n_startup_trials = int(n_startup_trials)
+        self._seed = seed
+        self._n_startup_trials = n_startup_trials
         self._independent_sampler = independent_sampler or RandomSampler(
-            seed=None if seed is None else int(seed) % 2**32
+            seed=None if seed is None else seed % 2**32
         )
         self._warn_independent_sampling = warn_independent_sampling
         self._training = training

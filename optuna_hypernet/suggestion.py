@@ -120,9 +120,10 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
 def _bounds(request: Request, trials: Trials, rows: Array, active: Mask) -> Bounds | None:
     """Of ranges that depend on another parameter; that of what is wanted is known."""
     space = request.space
-    lows, highs = (
-        space.encode(trials.columns(space.names, ends))[0] for ends in (trials.lows, trials.highs)
-    )
+    ends = [trials.columns(space.names, each) for each in (trials.lows, trials.highs)]
+    if not any((np.fmax.reduce(each) > np.fmin.reduce(each)).any() for each in ends):
+        return None  # as nearly always: no range varies
+    lows, highs = (space.encode(each)[0] for each in ends)
     numeric = np.flatnonzero(~space.categorical & (np.array(space.names) != request.wanted))
     return dependent_bounds(rows, active, lows, highs, numeric)
 

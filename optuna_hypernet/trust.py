@@ -20,7 +20,7 @@ from optuna_hypernet.space import Mask
 # five trials for every parameter and one more (Song et al. 2024, arXiv 2408.11527).
 _SMALLEST, _LARGEST = 0.2, 0.5
 _TRIALS_EACH = 5
-_STEEPNESS = 50.0  # of log EI, per width of the box
+STEEPNESS = 50.0  # of log EI, per width of the box
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class TrustRegion:
         apart = here - trials[nearest]
         widest = np.abs(apart).argmax(1)
         slope = np.zeros_like(rows)
-        steepness = np.where(outside > 0, _STEEPNESS, 0.0)
+        steepness = np.where(outside > 0, STEEPNESS, 0.0)
         slope[each, self.columns[widest]] = steepness * np.sign(apart[each, widest])
-        return _STEEPNESS * outside, slope * active
+        return STEEPNESS * outside, slope * active
 
 
 def trust_region(trials: Array, columns: NDArray[np.int64]) -> TrustRegion | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,5 +155,7 @@ def test_a_batch_is_cut_where_all_its_tensors_are_as_long() -> None:
     assert torch.equal(first["x"], ROWS[:2])
     assert first["y"][0].tolist() == [0, 1]
     assert first["y"][1] == "name"
-    for whole in ((ROWS, torch.zeros(7)), (ROWS, torch.tensor(1.0)), Own(ROWS, "a"), ["a"]):
+    lengths = (ROWS, torch.zeros(7)), (ROWS, torch.tensor(1.0))
+    others = {"x": ROWS, "id": list("abcde")}, (ROWS, np.arange(5)), Own(ROWS, "a"), ["a"]
+    for whole in (*lengths, *others):
         assert cut(whole, 2) is whole

@@ -12,6 +12,7 @@ from dataclasses import is_dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,17 +28,21 @@ def n_rows(batch: Any) -> int:
 
 def tensors(batch: Any) -> Iterator[Tensor]:
     """Those in the batch, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
+    return (one for one in _parts(batch) if isinstance(one, Tensor))
+
+
+def _parts(batch: Any) -> Iterator[Any]:
+    """The batch, and all that is in it, in order."""
+    yield batch
+    if isinstance(batch, Mapping):
         for part in batch.values():
-            yield from tensors(part)
+            yield from _parts(part)
     elif isinstance(batch, tuple | list):
         for part in batch:
-            yield from tensors(part)
+            yield from _parts(part)
     elif is_dataclass(batch) and not isinstance(batch, type):
         for field in fields(batch):
-            yield from tensors(getattr(batch, field.name))
+            yield from _parts(getattr(batch, field.name))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -51,8 +56,15 @@ def cloned(batch: Any) -> Any:
 
 
 def cut(batch: Any, n: int) -> Any:
-    """The first ``n`` examples of a batch; all of it if its tensors differ in length."""
-    if {len(one) if one.ndim else 0 for one in tensors(batch)} != {n_rows(batch)}:
+    """The first ``n`` examples of a batch.
+
+    All of it if its tensors differ in length, or if it holds arrays, or a list as long as they
+    are: of names, say, which belong to the examples.
+    """
+    rows, parts = n_rows(batch), list(_parts(batch))
+    lengths = {len(one) if one.ndim else 0 for one in parts if isinstance(one, Tensor)}
+    listed = any(isinstance(one, tuple | list) and len(one) == rows for one in parts)
+    if lengths != {rows} or listed or any(isinstance(one, np.ndarray) for one in parts):
         return batch
     return _mapped(batch, lambda one: one[:n] if isinstance(one, Tensor) else one)
 
