@@ -48,3 +48,18 @@ class Prefixed:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         suggest = getattr(self._trial, method)
         return lambda name, *args, **kwargs: suggest(f"{self._prefix}_{name}", *args, **kwargs)
+
+
+class Linear:
+    """A trial without `log=True`."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        suggest = getattr(self._trial, method)
+
+        def linear(*args: Any, log: bool = False, **kwargs: Any) -> Any:
+            return suggest(*args, **kwargs)
+
+        return linear

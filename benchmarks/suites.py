@@ -24,6 +24,7 @@ SUITES: dict[str, Suite] = {
     "trainings": {**trainings.SUITE},
     "held-out": {**trainings.HELD_OUT_SUITE},
     "libraries": {**trainings.LIBRARIES_SUITE},
+    "trainings-linear": {**trainings.LINEAR},
     "trainings-again": {**trainings.AGAIN},
     "functions": {**functions.BBOB},
     "mixint": {**functions.MIXINT},

@@ -29,6 +29,7 @@ from benchmarks import estimators
 from benchmarks import libraries
 from benchmarks import pipelines
 from benchmarks.problem import MOST_SOURCES
+from benchmarks.problem import Linear
 from benchmarks.problem import Params
 from benchmarks.problem import Problem
 from benchmarks.problem import Reference
@@ -251,10 +252,9 @@ def losses() -> sqlite3.Connection:
     return connection
 
 
-def reference(name: str) -> Reference:
+def reference(name: str, suggest: Callable[[optuna.Trial], Params]) -> Reference:
     """Best and median of random configurations; `optima` lowers the best to what studies found."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    suggest = TRAININGS[name].space[0]
     study.optimize(
         lambda trial: cached(name, suggest(trial)), RANDOM_TRAININGS, catch=(Exception,)
     )
@@ -273,7 +273,23 @@ def problem(name: str) -> Problem:
         direction="minimize",
         suggest=training.space[0],
         evaluate=lambda params, rng: cached(name, params),
-        reference=partial(reference, name),
+        reference=partial(reference, name, training.space[0]),
+    )
+
+
+def linear(name: str) -> Problem:
+    """The training `name` by one who forgets `log=True`."""
+    original = problem(name)
+
+    def suggest(trial: optuna.Trial) -> Params:
+        return original.suggest(Linear(trial))
+
+    return replace(
+        original,
+        name=f"{name}-linear",
+        about=f"{original.about} No range is logarithmic.",
+        suggest=suggest,
+        reference=partial(reference, name, suggest),
     )
 
 
@@ -297,4 +313,5 @@ def siblings(name: str) -> list[str]:
 SUITE = {name: partial(problem, name) for name in DEVELOPED}
 HELD_OUT_SUITE = {name: partial(problem, name) for name in HELD_OUT}
 LIBRARIES_SUITE = {name: partial(problem, name) for name in LIBRARIES}
+LINEAR = {f"{name}-linear": partial(linear, name) for name in DEVELOPED}
 AGAIN = {f"{name}-again": partial(again, name) for name in TRAININGS if siblings(name)}

@@ -5,7 +5,8 @@ Notation, here and wherever rows are handled:
 * ``d`` parameters in the order of their sorted names; ``n`` rows; ``D`` embedding columns.
 * ``rows``: ``(n, d)`` floats, one column per parameter in [0, 1], but for trials of a range that
   has moved: up to a width outside. A discrete parameter sits at the centre of its cell, a
-  categorical one too (cell ``k`` of ``c`` is choice ``k``).
+  categorical one too (cell ``k`` of ``c`` is choice ``k``). A range over decades that is not
+  logarithmic has half of its axis for values as they are, and half for their logarithms.
 * ``active``: ``(n, d)`` bools, false where a trial never asked for the parameter. Inactive
   entries of ``rows`` hold the cell that contains 0.5, so that equal params are equal rows.
 * ``embedding``: ``(n, D)``, what the hypernetwork reads: numbers from -1 to 1 over their range,
@@ -19,6 +20,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +31,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.distributions import distribution_to_json
 from optuna.distributions import json_to_distribution
+from scipy.special import wrightomega
 
 
 Array = NDArray[np.float64]
@@ -40,6 +43,9 @@ _MOST_CELLS = 2**44
 # A log axis narrower than this, relative to its values, is as good as linear; its logarithms are
 # too close to each other to be told apart.
 _NARROW = 1e-6
+
+# A linear range whose end is so many times its beginning may well have wanted `log=True`.
+_DECADES = 100.0
 
 # Trials may lie outside the latest range of a parameter whose range moves. They keep informing
 # the surrogate, up to one range's width away on either side.
@@ -85,13 +91,14 @@ class SearchSpace:
         self.names = sorted(distributions)
         self.distributions = {name: distributions[name] for name in self.names}
         axes = [_axis(name, distribution) for name, distribution in self.distributions.items()]
-        self.categorical: Mask = np.array([kind == "choice" for kind, *_ in axes], dtype=bool)
-        self.cardinality = np.array([count for _, count, *_ in axes], dtype=np.int64)
-        self._low = np.array([low for *_, low, _ in axes], dtype=float)
+        self.categorical: Mask = np.array([axis.kind == "choice" for axis in axes], dtype=bool)
+        self.cardinality = np.array([axis.cells for axis in axes], dtype=np.int64)
+        self._low = np.array([axis.low for axis in axes], dtype=float)
         # Half the width: the width itself may overflow, and may be lost to rounding.
-        half = np.array([high / 2 - low / 2 for *_, low, high in axes], dtype=float)
+        half = np.array([axis.high / 2 - axis.low / 2 for axis in axes], dtype=float)
         self._half = np.maximum(half, np.finfo(float).tiny)
-        self._log: Mask = np.array([kind == "log" for kind, *_ in axes], dtype=bool)
+        self._log: Mask = np.array([axis.kind == "log" for axis in axes], dtype=bool)
+        self._slope = np.array([axis.slope for axis in axes], dtype=float)
         self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
         self._recorded = {
@@ -127,7 +134,8 @@ class SearchSpace:
         values = np.where(active, internal, np.where(self._log, 1.0, self._low))
         for j, recorded in self._recorded.items():
             values[:, j] = np.searchsorted(recorded, values[:, j])
-        values[:, self._log] = np.log(np.maximum(values[:, self._log], np.finfo(float).tiny))
+        positive = np.maximum(values[:, self._log], np.finfo(float).tiny)
+        values[:, self._log] = self._scaled(positive, self._log)
         rows = (values / 2 - self._low / 2) / self._half
         rows = self.snap(np.clip(rows, -_OUTSIDE, 1 + _OUTSIDE))
         return np.where(active, rows, self.idle), active
@@ -143,7 +151,7 @@ class SearchSpace:
         for j, recorded in self._recorded.items():
             levels[j] = recorded[levels[j]]
         positions = self._positions(row, slice(None))
-        positions[self._log] = np.exp(positions[self._log])
+        positions[self._log] = self._unscaled(positions[self._log], self._log)
         return {
             name: _value(distribution, positions[j], levels[j] if self.cardinality[j] else None)
             for j, (name, distribution) in enumerate(self.distributions.items())
@@ -156,7 +164,7 @@ class SearchSpace:
         j = self._linear_cells
         cells[:, j] = np.floor(rows[:, j] * self.cardinality[j])
         j = self._log_cells
-        values = np.exp(np.minimum(self._positions(rows[:, j], j), 700.0))
+        values = self._unscaled(np.minimum(self._positions(rows[:, j], j), 700.0), j)
         cells[:, j] = np.round(values) - self._smallest(j)
         return np.clip(cells, 0, np.maximum(self.cardinality - 1, 0)).astype(np.int64)
 
@@ -164,7 +172,8 @@ class SearchSpace:
         """Position in [0, 1] of the cells ``levels`` of the discrete parameter ``j``."""
         if not self._log[j]:
             return np.asarray((levels + 0.5) / self.cardinality[j])
-        return np.asarray((np.log(self._smallest(j) + levels) - self._low[j]) / 2 / self._half[j])
+        positions = self._scaled(self._smallest(j) + levels, j)
+        return np.asarray((positions - self._low[j]) / 2 / self._half[j])
 
     def snap(self, rows: Array) -> Array:
         """Rows with every discrete entry inside [0, 1] moved to the centre of its cell."""
@@ -213,12 +222,25 @@ class SearchSpace:
         return out
 
     def _positions(self, rows: Array, j: Any) -> Array:
-        """Values, or their logarithms on log axes, of entries in [0, 1] on the axes ``j``."""
+        """Values, or their scaled ones on log axes, of entries in [0, 1] on the axes ``j``."""
         return np.asarray(self._low[j] + rows * self._half[j] + rows * self._half[j])
+
+    def _scaled(self, values: Array, j: Any) -> Array:
+        """Positions on the log axes ``j``: log v + slope v."""
+        return np.asarray(np.log(values) + self._slope[j] * values)
+
+    def _unscaled(self, positions: Array, j: Any) -> Array:
+        """The way back: slope v is the Wright omega function of the position plus log slope."""
+        slope = self._slope[j]
+        if not slope.any():
+            return np.asarray(np.exp(positions))
+        curved = slope > 0
+        omega = wrightomega(positions + np.log(np.where(curved, slope, 1.0)))
+        return np.asarray(np.exp(positions - np.where(curved, omega, 0.0)))
 
     def _smallest(self, j: Any) -> Any:
         """Smallest values of the log-int parameters ``j``, whose axes start half a unit lower."""
-        return np.round(np.exp(self._low[j]) + 0.5)
+        return np.round(self._unscaled(self._low[j], j) + 0.5)
 
 
 def internal_row(
@@ -246,12 +268,23 @@ def stored(kind: BaseDistribution) -> BaseDistribution:
         return kind
 
 
-def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, float]:
-    """Kind, number of values (0: continuous) and ends of one parameter's axis.
+class _Axis(NamedTuple):
+    """One parameter's axis.
 
     The ends are half a step wider than the range, so that the end values of a grid own as much
-    of [0, 1] as the others; those of a log axis are logarithms.
+    of [0, 1] as the others. Those of a log axis are positions, which are log v + slope v of a
+    value v: with a slope other than 0 the axis belongs to a linear range over decades, and the
+    two terms have the same share of its length.
     """
+
+    kind: str
+    cells: int  # one for each value, 0 if continuous
+    low: float
+    high: float
+    slope: float = 0.0
+
+
+def _axis(name: str, distribution: BaseDistribution) -> _Axis:
     if distribution.single():
         raise ValueError(
             f"Parameter {name!r} has a single value: {distribution}. Single-valued parameters "
@@ -259,18 +292,28 @@ def _axis(name: str, distribution: BaseDistribution) -> tuple[str, int, float, f
         )
     if isinstance(distribution, CategoricalDistribution):
         count = len(_recorded(distribution))
-        return "choice", count, -0.5, count - 0.5
+        return _Axis("choice", count, -0.5, count - 0.5)
     if isinstance(distribution, IntDistribution | FloatDistribution):
-        low, high, step = distribution.low, distribution.high, distribution.step or 0
-        count = round(high / step - low / step) + 1 if step else 0
-        count = count if count <= _MOST_CELLS else 0
-        if distribution.log and high > low * (1 + _NARROW):
-            return "log", count, math.log(low - step / 2), math.log(high + step / 2)
-        return "linear", count, low - step / 2, high + step / 2
+        return _number(distribution)
     raise ValueError(
         f"Parameter {name!r} has a {type(distribution).__name__}, which is not known here. "
         "Use FloatDistribution, IntDistribution or CategoricalDistribution."
     )
+
+
+def _number(distribution: IntDistribution | FloatDistribution) -> _Axis:
+    low, high, step = distribution.low, distribution.high, distribution.step or 0
+    cells = round(high / step - low / step) + 1 if step else 0
+    cells = cells if cells <= _MOST_CELLS else 0
+    log = distribution.log and high > low * (1 + _NARROW)
+    over_decades = low > 0 and high >= low * _DECADES * (1 - _NARROW)
+    # On a log axis a grid has the whole numbers.
+    mixed = over_decades and step == (1 if isinstance(distribution, IntDistribution) else 0)
+    low, high = low - step / 2, high + step / 2
+    if not log and not mixed:
+        return _Axis("linear", cells, low, high)
+    slope = 0.0 if log else (math.log(high) - math.log(low)) / (high - low)
+    return _Axis("log", cells, math.log(low) + slope * low, math.log(high) + slope * high, slope)
 
 
 def _recorded(distribution: CategoricalDistribution) -> Sequence[int]:

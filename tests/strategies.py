@@ -68,6 +68,13 @@ def log_floats(draw: DrawFn) -> BaseDistribution:
 
 
 @st.composite
+def wide_floats(draw: DrawFn) -> BaseDistribution:
+    """A linear range over decades."""
+    low = 10.0 ** draw(st.floats(-300, 300))
+    return FloatDistribution(low, min(low * 10.0 ** draw(st.floats(1, 300)), 1e308))
+
+
+@st.composite
 def stepped_floats(draw: DrawFn) -> BaseDistribution:
     """Ends are multiples of the step in decimal, as they are in what people write."""
     step = Decimal(draw(st.sampled_from(["0.001", "0.1", "0.25", "1", "3", "1e-7", "1e5"])))
@@ -82,6 +89,13 @@ def ints(draw: DrawFn) -> BaseDistribution:
     low = draw(st.integers(-1000, 1000) | st.integers(-LARGEST_INT, LARGEST_INT // 2))
     count = draw(st.integers(0, 5) | st.integers(0, 10**5) | st.integers(0, LARGEST_INT))
     return IntDistribution(low, low + min(count, (LARGEST_INT - low) // step) * step, step=step)
+
+
+@st.composite
+def wide_ints(draw: DrawFn) -> BaseDistribution:
+    """The same of whole numbers."""
+    low = draw(st.integers(1, 10) | st.integers(1, 10**6))
+    return IntDistribution(low, draw(st.integers(50 * low, 1000 * low) | st.integers(low, 2**45)))
 
 
 @st.composite
@@ -101,8 +115,8 @@ def categories() -> SearchStrategy[BaseDistribution]:
 
 def distributions(single: bool = True) -> SearchStrategy[BaseDistribution]:
     """Every kind; without single-valued ones if asked so."""
-    kinds = [floats(), offset_floats(), log_floats(), stepped_floats(), ints(), log_ints()]
-    any_kind = st.one_of(*kinds, categories())
+    numbers = [floats(), offset_floats(), log_floats(), wide_floats(), stepped_floats()]
+    any_kind = st.one_of(*numbers, ints(), log_ints(), wide_ints(), categories())
     return any_kind if single else any_kind.filter(lambda kind: not kind.single())
 
 

@@ -222,6 +222,26 @@ def test_what_a_rule_says_is_idle_is_searched_once_it_is_asked_for() -> None:
     assert abs(study.trials[-1].params["depth"] - 0.9) < 0.2
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "suggest",
+    [
+        lambda trial: trial.suggest_float("rate", 1e-6, 1) * 1e4,
+        lambda trial: trial.suggest_int("n", 1, 10_000) / 5,
+    ],
+)
+def test_what_is_good_near_the_low_end_is_found_without_log(
+    suggest: Callable[[Trial], float], seed: int
+) -> None:
+    def objective(trial: Trial) -> float:
+        return abs(math.log10(suggest(trial))) + (trial.suggest_float("x", 0, 1) - 0.3) ** 2
+
+    study = optuna.create_study(sampler=HypernetSampler(seed=seed))
+    study.optimize(objective, n_trials=25)
+
+    assert study.best_value < 0.05
+
+
 def test_kind_of_parameter_changes() -> None:
     """Only added trials can do that: Optuna refuses it of an objective."""
     study = optuna.create_study(sampler=hypernet(warn_independent_sampling=False))

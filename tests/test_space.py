@@ -44,15 +44,17 @@ def close(value: Any, expected: Any, kind: BaseDistribution, discrete: bool) -> 
 
     On the way a position is rounded some eight times, each time relative to the axis' largest
     position. A position is the value itself, or its logarithm: then the error of the position is
-    a relative error of the value.
+    a relative error of the value. Over decades it is the logarithm and as much again.
     """
     if discrete:
         return value is expected or bool(value == expected)
     assert isinstance(kind, IntDistribution | FloatDistribution)
     largest = max(abs(kind.low), abs(kind.high))
     tolerance = 8 * EPS * largest
-    if kind.log:
+    decades = math.log(kind.high / 2) - math.log(kind.low / 2) if kind.low > 0 else 0.0
+    if kind.log or decades > math.log(99):
         logarithm = max(abs(math.log(kind.low)), abs(math.log(kind.high)), 1.0)
+        logarithm += 0.0 if kind.log else 2 * decades
         tolerance = 8 * EPS * logarithm * expected + 4 * EPS * expected
     return abs(value - expected) <= tolerance + (type(value) is int)
 
@@ -143,6 +145,47 @@ def test_known_positions() -> None:
     log_int = math.log(2 / 0.5) / math.log(2.5 / 0.5)
 
     np.testing.assert_allclose(rows[0], [0.75, 0.25, 0.125, 0.75, log_int, 0.7], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (FloatDistribution(0.01, 1), 0.1),
+        (FloatDistribution(1e-5, 1e-1), 3e-4),
+        (IntDistribution(1, 100), 10),
+        (IntDistribution(2, 2000), 2),
+    ],
+)
+def test_half_of_an_axis_over_decades_is_logarithmic(kind: BaseDistribution, value: float) -> None:
+    assert isinstance(kind, IntDistribution | FloatDistribution)
+    margin = (kind.step or 0) / 2
+    low, high = kind.low - margin, kind.high + margin
+    linear = (value - low) / (high - low)
+    logarithmic = math.log(value / low) / math.log(high / low)
+    rows, _ = encoded(SearchSpace({"x": kind}), {"x": value})
+
+    np.testing.assert_allclose(rows, (linear + logarithmic) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        FloatDistribution(0.011, 1),
+        FloatDistribution(0, 1),
+        FloatDistribution(-1, 1000),
+        FloatDistribution(0.01, 10, step=0.01),
+        IntDistribution(16, 2048, step=16),
+    ],
+)
+def test_other_axes_are_linear(kind: BaseDistribution) -> None:
+    assert isinstance(kind, IntDistribution | FloatDistribution)
+    space, count = SearchSpace({"x": kind}), 5
+    values = [kind.low + round(k * (kind.high - kind.low) / count, 9) for k in range(count)]
+    if kind.step:
+        values = [kind.low + 8 * k * kind.step for k in range(count)]
+    rows, _ = encoded(space, *({"x": value} for value in values))
+
+    np.testing.assert_allclose(np.diff(rows[:, 0], n=2), 0, atol=1e-9)
 
 
 def test_names_are_sorted_whatever_the_order() -> None:
