@@ -44,8 +44,10 @@ _MOST_CELLS = 2**44
 # too close to each other to be told apart.
 _NARROW = 1e-6
 
-# A linear range whose end is so many times its beginning may well have wanted `log=True`.
+# A linear range whose end is so many times its beginning may well have wanted `log=True`. But not
+# where numbers, their quotients or some of their digits may be lost.
 _DECADES = 100.0
+_SAFE = 1e200
 
 # Trials may lie outside the latest range of a parameter whose range moves. They keep informing
 # the surrogate, up to one range's width away on either side.
@@ -307,8 +309,10 @@ def _number(distribution: IntDistribution | FloatDistribution) -> _Axis:
     cells = cells if cells <= _MOST_CELLS else 0
     log = distribution.log and high > low * (1 + _NARROW)
     over_decades = low > 0 and high >= low * _DECADES * (1 - _NARROW)
+    safe = low > 1 / _SAFE and high < _SAFE
     # On a log axis a grid has the whole numbers.
-    mixed = over_decades and step == (1 if isinstance(distribution, IntDistribution) else 0)
+    whole = step == (1 if isinstance(distribution, IntDistribution) else 0)
+    mixed = over_decades and safe and whole
     low, high = low - step / 2, high + step / 2
     if not log and not mixed:
         return _Axis("linear", cells, low, high)

@@ -279,6 +279,9 @@ def test_only_single_valued_parameters() -> None:
         (-1e-320, 1e-320, False),
         (1e300, 1.7976931348623157e308, True),
         (-8e307, 8e307, False),
+        (1e-315, 1e-308, False),
+        (2.3e-308, 1e-292, False),
+        (1e-150, 1e308, False),
     ],
 )
 def test_ranges_at_the_limits_of_floats(low: float, high: float, log: bool) -> None:
@@ -297,6 +300,7 @@ def test_ranges_at_the_limits_of_floats(low: float, high: float, log: bool) -> N
         (10**15, 10**15 + 10, True),
         (-(2**62), 2**62, False),
         (1, 2**62, True),
+        (1, 2**62, False),
     ],
 )
 def test_ranges_at_the_limits_of_ints(low: int, high: int, log: bool) -> None:

@@ -51,7 +51,8 @@ def close(value: Any, expected: Any, kind: BaseDistribution, discrete: bool) -> 
     assert isinstance(kind, IntDistribution | FloatDistribution)
     largest = max(abs(kind.low), abs(kind.high))
     tolerance = 8 * EPS * largest
-    decades = math.log(kind.high / 2) - math.log(kind.low / 2) if kind.low > 0 else 0.0
+    safe = kind.low > 1e-200 and kind.high < 1e200
+    decades = math.log(kind.high) - math.log(kind.low) if safe else 0.0
     if kind.log or decades > math.log(99):
         logarithm = max(abs(math.log(kind.low)), abs(math.log(kind.high)), 1.0)
         logarithm += 0.0 if kind.log else 2 * decades
