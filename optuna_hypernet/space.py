@@ -138,7 +138,8 @@ class SearchSpace:
             values[:, j] = np.searchsorted(recorded, values[:, j])
         positive = np.maximum(values[:, self._log], np.finfo(float).tiny)
         values[:, self._log] = self._scaled(positive, self._log)
-        rows = (values / 2 - self._low / 2) / self._half
+        with np.errstate(over="ignore"):  # far outside of a tiny range
+            rows = (values / 2 - self._low / 2) / self._half
         rows = self.snap(np.clip(rows, -_OUTSIDE, 1 + _OUTSIDE))
         return np.where(active, rows, self.idle), active
 
