@@ -233,7 +233,10 @@ class SearchSpace:
         return np.asarray(np.log(values) + self._slope[j] * values)
 
     def _unscaled(self, positions: Array, j: Any) -> Array:
-        """The way back: slope v is the Wright omega function of the position plus log slope."""
+        """The way back: slope v is the Wright omega function of the position plus log slope.
+
+        Corless & Jeffrey (2002), "The Wright omega function": ω + log ω = z.
+        """
         slope = self._slope[j]
         if not slope.any():
             return np.asarray(np.exp(positions))

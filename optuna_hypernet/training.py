@@ -108,7 +108,7 @@ class Trained:
         return np.asarray(self.space.encode(np.array([internal]))[0][0])
 
     def _cloud(self) -> Array:
-        """Rows ``(n, d)`` around λ̂, Gaussian in the coordinates in which p(λ) is standard normal.
+        """Rows ``(n, d)`` around λ̂, Gaussian where uniform rows would be standard normal.
 
         How far they spread is log-uniform: near λ̂ little differs, and far away φ knows little.
         """
