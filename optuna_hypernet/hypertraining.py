@@ -359,9 +359,10 @@ class HyperTraining:
                 from there, bit by bit as if it had not been interrupted if there is a ``seed``.
             trial: An Optuna trial. Each evaluation is reported to it, as that of an epoch or of
                 a train step, and it may prune the run. What is reported is the validation loss,
-                or its negative if the study maximises, so that more is better there. It keeps
-                params and schedule as user attributes; of a whole run optuna-dashboard, if
-                installed, gets a plot, too.
+                or its negative if the study maximises, so that more is better there; in a study
+                of several objectives Optuna takes no reports and prunes nothing. It keeps params
+                and schedule as user attributes; of a whole run optuna-dashboard, if installed,
+                gets a plot, too.
             progress: Whether to show a progress bar.
 
         Raises:

@@ -1384,6 +1384,17 @@ def test_a_trial_sees_every_epoch_and_keeps_the_schedule() -> None:
     assert trial.user_attrs["params"].keys() == SPACE.keys()
 
 
+def test_a_trial_of_several_objectives_keeps_the_schedule_and_is_told_no_losses() -> None:
+    """Optuna's own ``report`` raises there."""
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    study.optimize(lambda trial: (training().fit(epochs=3, trial=trial).true_loss, 1.0), 1)
+
+    (trial,) = study.trials
+    assert trial.intermediate_values == {}
+    assert trial.user_attrs["schedule"].keys() == SPACE.keys()
+    assert len(trial.user_attrs["steps"]) >= 3
+
+
 def test_a_study_that_maximises_is_told_of_losses_below_zero() -> None:
     """For its pruner lower is worse; a trial without a study is told of the loss."""
     told = {}

@@ -41,6 +41,8 @@ class Trial(Protocol):
 class Watch:
     """Reports each evaluation of a run to a trial, which may prune the run.
 
+    But not to one of several objectives: there Optuna takes no reports, and prunes nothing.
+
     Attributes:
         batches: Train steps of an epoch, if evaluations are to be reported as those of epochs.
 
@@ -66,6 +68,8 @@ class Watch:
         Raises:
             optuna.TrialPruned: If the trial says so; the path so far is stored in it.
         """
+        if len(self._directions()) > 1:
+            return
         if resumed:
             with warnings.catch_warnings():  # if it is the trial that the run began with
                 warnings.filterwarnings("ignore", "The reported value is ignored")
@@ -81,9 +85,13 @@ class Watch:
 
     def _report(self, loss: float, done: int) -> None:
         """The loss; its negative in a study that maximises, whose pruner ends the lowest."""
-        study = getattr(self.trial, "study", None)  # not every kind of trial has one
-        maximises = study is not None and [one.name for one in study.directions] == ["MAXIMIZE"]
+        maximises = self._directions() == ["MAXIMIZE"]
         self.trial.report(-loss if maximises else loss, self._step(done))
+
+    def _directions(self) -> list[str]:
+        """Of the study; none if it is a kind of trial that has no study."""
+        study = getattr(self.trial, "study", None)
+        return [] if study is None else [one.name for one in study.directions]
 
     def _step(self, done: int) -> int:
         """Train steps, or how many epochs are over; the last may be cut short by its cycle."""
