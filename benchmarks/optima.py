@@ -50,6 +50,22 @@ def best_found(url: str, suite: str) -> dict[str, float]:
     return best
 
 
+def trained(name: str) -> str:
+    """Of which training the problem is a variant, with the same configurations; "" if of none."""
+    training = name.removesuffix("-linear").removesuffix("-again")
+    return training if training in trainings.TRAININGS else ""
+
+
+def share(references: dict[str, Reference]) -> None:
+    """Give all variants of a training the best value known of any."""
+    lowest: dict[str, float] = {}
+    for name, reference in references.items():
+        lowest[trained(name)] = min(reference.optimum, lowest.get(trained(name), np.inf))
+    for name, reference in references.items():
+        if trained(name):
+            references[name] = Reference(lowest[trained(name)], reference.median)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m benchmarks optima`."""
     parser.add_argument("--suite", help="only this suite (default: all)")
@@ -64,16 +80,15 @@ def main(args: argparse.Namespace) -> int:
     wanted = {name: suite for suite in chosen for name in suites.select(suite, "*")}
     for name, suite in tqdm(wanted.items(), unit="problem"):
         reference = suites.problem(suite, name).reference()
-        scaled = name.removesuffix("-linear")  # the same configurations
-        if scaled.removesuffix("-again") in trainings.TRAININGS:  # in whichever suite it is
-            found = [known[each].optimum for each in (name, scaled) if each in known]
-            reference = Reference(min(reference.optimum, *found), reference.median)
+        if name in known and trained(name):
+            reference = Reference(min(reference.optimum, known[name].optimum), reference.median)
         known[name] = reference
     # Of these nobody knows what is perfect.
     unknown = {"trainings", "held-out", "libraries", "trainings-linear", "trainings-again"}
     for url, suite in product(args.storage, unknown & set(chosen)):
         for name, value in best_found(url, suite).items():
             known[name] = Reference(min(value, known[name].optimum), known[name].median)
+    share(known)
     save(known)
     print(f"{len(wanted)} of {len(known)} references written to {FILE.name}")
     return 0

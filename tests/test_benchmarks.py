@@ -539,6 +539,30 @@ def test_the_best_of_a_training_is_that_of_the_same_one_without_logarithms(
     assert optima.load()["svm-segment-linear"] == Reference(known["svm-segment"].optimum, 1.0)
 
 
+def test_what_a_study_found_lowers_the_best_of_every_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = optima.load()
+    monkeypatch.setattr(optima, "FILE", tmp_path / "optima.json")
+    optima.save(known)
+    linear = "svm-segment-linear"
+    quick = replace(suites.problem("trainings-linear", linear), reference=lambda: known[linear])
+    monkeypatch.setitem(suites.SUITES, "trainings-linear", {linear: lambda: quick})
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    study = optuna.create_study(storage=url)
+    runner.describe(study, Task(url, "trainings-linear", linear, "random", 0, 2))
+    lowest = known[linear].optimum - 0.01
+    for value in (lowest, 0.9):
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs={"seconds": 0.0}))
+    study.set_user_attr("trials", 2)
+    assert optima.main(Namespace(suite="trainings-linear", storage=[url])) == 0
+    changed = {name: new for name, new in optima.load().items() if new != known[name]}
+    assert changed == {
+        name: Reference(lowest, known[name].median)
+        for name in ("svm-segment", "svm-segment-again", linear)
+    }
+
+
 def test_held_out_trainings_share_no_data_with_those_that_were_developed_on() -> None:
     """But for the diabetes, with a model that none of those has."""
     developed = {(training.data, training.space) for training in trainings.DEVELOPED.values()}
