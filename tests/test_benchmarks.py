@@ -546,8 +546,11 @@ def test_what_a_study_found_lowers_the_best_of_every_variant(
     monkeypatch.setattr(optima, "FILE", tmp_path / "optima.json")
     optima.save(known)
     linear = "svm-segment-linear"
-    quick = replace(suites.problem("trainings-linear", linear), reference=lambda: known[linear])
+    quick = replace(
+        suites.problem("smoke", "elastic-net-diabetes"), reference=lambda: known[linear]
+    )
     monkeypatch.setitem(suites.SUITES, "trainings-linear", {linear: lambda: quick})
+    monkeypatch.setattr(suites, "problem", lambda suite, name: quick)  # the real one may be kept
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     study = optuna.create_study(storage=url)
     runner.describe(study, Task(url, "trainings-linear", linear, "random", 0, 2))
