@@ -136,10 +136,12 @@ class HyperTraining:
             an accuracy has not; it never sees λ. The model is in eval mode.
         train_data: Batches, iterated over many times: a loader, or a list.
         valid_data: Likewise, and other data.
-        response: ``"linear"`` for a few hyperparameters, ``"low-rank"`` for any number,
-            ``"diagonal"`` for up to one per weight, each named after the weight it acts on and of
-            a shape that broadcasts to it, ``"mlp"`` for :meth:`fit_globally`; or a module that
-            maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable weights.
+        response: ``"low-rank"`` for any number of hyperparameters, of which it learns ten
+            directions; ``"linear"``, which learns all, for up to dozens, or hundreds and a small
+            model; ``"diagonal"`` for up to one per weight, each named after the weight it acts on
+            and of a shape that broadcasts to it; ``"mlp"`` for :meth:`fit_globally`; or a module
+            that maps coordinates ``(k, D)`` to displacements ``(k, P)`` of the P trainable
+            weights.
             Costs: see the classes in :mod:`optuna_hypernet.response.hypernetworks`.
             ``"structured"`` for gates on Linear, Conv, Embedding, LSTM, GRU, attention and
             normalisation layers; a step costs two to three plain ones, an LSTM's more.
