@@ -8,8 +8,10 @@ storages, and the median of 200 random configurations.
 
 import argparse
 import json
+from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,29 +43,28 @@ def save(references: dict[str, Reference]) -> None:
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def best_found(url: str, suite: str) -> dict[str, float]:
-    """Problem name -> best (lowest) value of all studies of `suite`."""
-    best: dict[str, float] = {}
-    for run in runs.source(url).runs(lambda label: label.suite == suite):
-        name = run.label.problem
-        best[name] = float(np.nanmin([*run.values, best.get(name, np.inf)]))
-    return best
-
-
 def trained(name: str) -> str:
     """Of which training the problem is a variant, with the same configurations; "" if of none."""
     training = name.removesuffix("-linear").removesuffix("-again")
     return training if training in trainings.TRAININGS else ""
 
 
-def share(references: dict[str, Reference]) -> None:
-    """Give all variants of a training the best value known of any."""
+def best_found(url: str, chosen: Collection[str]) -> list[tuple[str, float]]:
+    """Problem and best (lowest) value of every study of a training in the suites `chosen`."""
+    studies = runs.source(url).runs(
+        lambda label: label.suite in chosen and bool(trained(label.problem))
+    )
+    return [(run.label.problem, float(np.nanmin(run.values))) for run in studies]
+
+
+def lower(references: dict[str, Reference], found: Iterable[tuple[str, float]]) -> None:
+    """Give all variants of a training, of which nobody knows what is perfect, the lowest value."""
     lowest: dict[str, float] = {}
-    for name, reference in references.items():
-        lowest[trained(name)] = min(reference.optimum, lowest.get(trained(name), np.inf))
+    for name, value in [*((n, one.optimum) for n, one in references.items()), *found]:
+        lowest[trained(name)] = min(value, lowest.get(trained(name), np.inf))
     for name, reference in references.items():
         if trained(name):
-            references[name] = Reference(lowest[trained(name)], reference.median)
+            references[name] = replace(reference, optimum=lowest[trained(name)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,17 +79,12 @@ def main(args: argparse.Namespace) -> int:
     known = load()
     chosen = [args.suite] if args.suite else list(suites.SUITES)
     wanted = {name: suite for suite in chosen for name in suites.select(suite, "*")}
+    found = [(name, reference.optimum) for name, reference in known.items()]
     for name, suite in tqdm(wanted.items(), unit="problem"):
-        reference = suites.problem(suite, name).reference()
-        if name in known and trained(name):
-            reference = Reference(min(reference.optimum, known[name].optimum), reference.median)
-        known[name] = reference
-    # Of these nobody knows what is perfect.
-    unknown = {"trainings", "held-out", "libraries", "trainings-linear", "trainings-again"}
-    for url, suite in product(args.storage, unknown & set(chosen)):
-        for name, value in best_found(url, suite).items():
-            known[name] = Reference(min(value, known[name].optimum), known[name].median)
-    share(known)
+        known[name] = suites.problem(suite, name).reference()
+    for url in args.storage:
+        found += best_found(url, chosen)
+    lower(known, found)
     save(known)
     print(f"{len(wanted)} of {len(known)} references written to {FILE.name}")
     return 0
