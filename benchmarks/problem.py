@@ -37,6 +37,7 @@ class Problem:
     constraints: Callable[[Params], dict[str, float]] | None = None  # violated where above 0
     objectives: int = 1  # of two, what counts is how much of the unit square is dominated
     sources: tuple["Problem", ...] = ()  # those that were tuned before
+    at_once: int = 1  # how many trials run at a time
 
 
 class Prefixed:

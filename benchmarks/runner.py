@@ -8,6 +8,9 @@ import platform
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -42,13 +45,17 @@ LIBRARIES = ("scikit-learn", "lightgbm", "xgboost-cpu", "xgboost")
 PACKAGES = ("optuna", "numpy", "scipy", "torch", *LIBRARIES, "optuna-hypernet")
 
 
-def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> None:
-    """One trial: ask, suggest (timed), evaluate, tell. A crash is a failed trial, not the end."""
+def trial_of(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> Iterator[None]:
+    """One trial: ask and suggest (timed); then, once it is gone on with, evaluate and tell.
+
+    A crash is a failed trial, not the end.
+    """
     start = time.perf_counter()
     trial = study.ask()
     try:
         params = problem.suggest(trial)
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 6))
+        yield
         value = problem.evaluate(params, rng)
         if problem.constraints is not None:
             for name, held in problem.constraints(params).items():
@@ -62,6 +69,25 @@ def advance(study: optuna.Study, problem: Problem, rng: np.random.Generator) -> 
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, value)
+
+
+def advance(
+    study: optuna.Study, problem: Problem, rngs: Iterable[np.random.Generator]
+) -> Iterator[None]:
+    """A trial with each generator; comes back whenever one has ended.
+
+    `problem.at_once` of them run at a time, and the one that began first is the first to end.
+    """
+    running: deque[Iterator[None]] = deque()
+    for rng in rngs:
+        running.append(trial_of(study, problem, rng))
+        next(running[-1], None)
+        if len(running) == problem.at_once:
+            next(running.popleft(), None)
+            yield
+    for trial in running:
+        next(trial, None)
+        yield
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -128,11 +154,12 @@ def run_study(task: Task) -> str:
         for source in sources[done:]:  # what one does without: try what was best there
             study.enqueue_trial(source.best_params)
     saved = time.monotonic()
-    for number in range(done, task.trials):
-        advance(study, problem, np.random.default_rng([task.seed, number]))
-        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or number + 1 == task.trials:
+    rngs = (np.random.default_rng([task.seed, number]) for number in range(done, task.trials))
+    for _ in advance(study, problem, rngs):
+        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
             journal.append(study.get_trials(deepcopy=False))
             saved = time.monotonic()
+    journal.append(study.get_trials(deepcopy=False))
     conclude(stored, task, problem)
     return failures(study.get_trials(deepcopy=False))
 
@@ -141,8 +168,9 @@ def tuned_before(problem: Problem, seed: int) -> optuna.Study:
     """An earlier study of a problem, by Optuna's default sampler, with a seed of its own."""
     sampler = optuna.samplers.TPESampler(seed=SOURCE_SEED + seed)
     study = optuna.create_study(direction=problem.direction, sampler=sampler)
-    for number in range(SOURCE_TRIALS):
-        advance(study, problem, np.random.default_rng([SOURCE_SEED + seed, number]))
+    rngs = (np.random.default_rng([SOURCE_SEED + seed, number]) for number in range(SOURCE_TRIALS))
+    for _ in advance(study, problem, rngs):
+        pass
     return study
 
 

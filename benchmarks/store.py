@@ -6,6 +6,7 @@ whatever is killed, the storage holds a gap-free beginning of the study and no r
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import optuna
@@ -63,8 +64,8 @@ class Journal:
         self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
 
     def append(self, trials: list[FrozenTrial]) -> None:
-        """Append those of `trials`, the whole study in memory, that are finished and new."""
-        finished = [trial for trial in trials if trial.state.is_finished()]
+        """Append what is new of `trials`, the whole study in memory, before any still running."""
+        finished = list(takewhile(lambda trial: trial.state.is_finished(), trials))
         if len(self.study.get_trials(deepcopy=False)) != len(self.trials):
             raise RuntimeError(f"another process writes to {self.study.study_name!r}; run again")
         self.study.add_trials(finished[len(self.trials) :])

@@ -19,6 +19,7 @@ SUITES: dict[str, Suite] = {
     "tables-constrained": {**tables.CONSTRAINED},
     "tables-and-memory": {**tables.AND_MEMORY},
     "tables-and-another": {**tables.AND_ANOTHER},
+    "tables-parallel": {**tables.PARALLEL},
     "tables-conditional": {**tables.CONDITIONAL},
     "tables-again": {**tables.AGAIN},
     "trainings": {**trainings.SUITE},

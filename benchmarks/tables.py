@@ -228,6 +228,17 @@ def again(name: str) -> Problem:
     )
 
 
+def by_eight(name: str) -> Problem:
+    """The problem `name` by eight workers, where all configurations take equally long."""
+    whole = problem(name, noisy=False)
+    return replace(
+        whole,
+        name=f"{name}-by-eight",
+        about=f"{whole.about} Eight trials run at a time.",
+        at_once=8,
+    )
+
+
 def moved(table: Table, lift: float, stretch: float) -> Table:
     """Its mean values, 0 at the optimum and 1 at the median, then stretched and lifted."""
     means, reference = np.nanmean(table.values, axis=-1), table.reference()
@@ -275,5 +286,6 @@ FAILING = {f"{name}-memory": partial(with_less_memory, name, fails=True) for nam
 CONSTRAINED = {f"{name}-limit": partial(with_less_memory, name, fails=False) for name in NAMES}
 AND_MEMORY = {f"{name}-and-memory": partial(and_memory, name) for name in NAMES}
 AND_ANOTHER = {f"{name}-and-another": partial(and_another, name) for name in NAMES}
+PARALLEL = {f"{name}-by-eight": partial(by_eight, name) for name in NAMES}
 AGAIN = {f"{name}-again": partial(again, name) for name in NAMES}
 CONDITIONAL = {f"choice-{number:02d}": partial(choice, number) for number in range(14)}

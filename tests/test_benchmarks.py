@@ -34,6 +34,7 @@ from benchmarks import runner
 from benchmarks import runs
 from benchmarks import samplers
 from benchmarks import statistics
+from benchmarks import store
 from benchmarks import suites
 from benchmarks import tables
 from benchmarks import trainings
@@ -309,6 +310,7 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
     [
         ("tables-conditional", "conditional.npz", 140, 20),
         ("tables-constrained", "constrained.npz", 140, 20),
+        ("tables-parallel", "parallel.npz", 140, 20),
         ("tables-and-memory", "two-objectives.npz", 140, 20),
         ("tables-and-another", "two-objectives.npz", 70, 20),
         ("tables-again", "sources.npz", 140, 10),
@@ -435,12 +437,55 @@ def test_a_crashed_evaluation_is_a_failed_trial() -> None:
     table = suites.problem("tables", "hpobench-kc1")
     problem = Problem("crash", "", table.direction, table.suggest, crash, table.reference)
     study = optuna.create_study(direction=problem.direction)
-    runner.advance(study, problem, np.random.default_rng(0))
+    list(runner.advance(study, problem, [np.random.default_rng(0)]))
     (trial,) = study.trials
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["error"] == "OverflowError: training diverged"
     values = runs.incumbents([trial], problem.direction)
     assert results.regret(values, table.reference()).tolist() == [1.0]
+
+
+def test_eight_run_at_a_time_and_what_is_stored_has_no_gap(tmp_path: Path) -> None:
+    """Each is asked for before the seven before it have ended, and sees them running."""
+    problem = suites.problem("tables-parallel", "nasbench201-cifar10-by-eight")
+    seen: list[list[TrialState]] = []
+
+    class Watcher(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            seen.append([one.state for one in study.get_trials(deepcopy=False)[:-1]])
+
+    study = optuna.create_study(direction=problem.direction, sampler=Watcher(seed=0))
+    twin = optuna.create_study(storage=f"sqlite:///{tmp_path / 'twin'}.db")
+    journal, written = store.Journal(twin), []
+    for _ in runner.advance(study, problem, [np.random.default_rng(0)] * 20):
+        journal.append(study.get_trials(deepcopy=False))
+        written.append(len(twin.trials))
+    expected = [
+        [TrialState.COMPLETE] * max(number - 7, 0) + [TrialState.RUNNING] * min(number, 7)
+        for number in range(20)
+    ]
+    assert seen == expected
+    assert written == list(range(1, 21))
+    assert [one.params for one in twin.trials] == [one.params for one in study.trials]
+
+
+def test_a_trial_that_failed_while_others_run_waits_for_them(tmp_path: Path) -> None:
+    problem = suites.problem("tables-parallel", "nasbench201-cifar10-by-eight")
+
+    def suggest(trial: optuna.Trial) -> Params:
+        if trial.number == 2:
+            raise OverflowError("no suggestion")
+        return problem.suggest(trial)
+
+    study = optuna.create_study(direction=problem.direction)
+    twin = optuna.create_study(storage=f"sqlite:///{tmp_path / 'twin'}.db")
+    journal = store.Journal(twin)
+    crashing = replace(problem, suggest=suggest)
+    for _ in runner.advance(study, crashing, [np.random.default_rng(0)] * 9):
+        journal.append(study.get_trials(deepcopy=False))
+    states = [one.state for one in twin.trials]
+    assert states == [TrialState.FAIL if n == 2 else TrialState.COMPLETE for n in range(9)]
+    assert [one.params for one in twin.trials] == [one.params for one in study.trials]
 
 
 def test_run_tells_what_failed() -> None:
@@ -603,10 +648,9 @@ def test_every_suite_is_reproducible_and_inside_its_reference(suite: str) -> Non
 def test_a_library_that_is_missing_fails_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    problem = suites.problem("libraries", "lightgbm-diabetes")
     with pytest.raises(MissingError, match="pip install lightgbm xgboost-cpu"):
-        runner.advance(
-            study, suites.problem("libraries", "lightgbm-diabetes"), np.random.default_rng(0)
-        )
+        list(runner.advance(study, problem, [np.random.default_rng(0)]))
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
 
 
