@@ -26,6 +26,7 @@ from optuna_hypernet.space import Array
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import internal_row
 from optuna_hypernet.surrogate.outcomes import Outcomes
+from optuna_hypernet.surrogate.outcomes import Progress
 
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ class Trials:
         constraints: ``(n, c)`` of each of ``c`` constraints; one is violated where it is above 0,
             and NaN where a trial says nothing of it.
         reports: ``(n, s)`` what they reported, smaller is better, at the steps after which trials
-            were pruned; NaN for nothing.
+            were pruned, and at those to which running ones have come; NaN for nothing.
         ended: ``(n,)`` the column of the step after which a trial was pruned, -1 for none.
         pending: ``(p, k)`` params of the running trials, as far as they are known, but for those
             that seem abandoned: a worker that died leaves its trial running.
+        progress: Of the same ``p``.
         unknown: Whether an earlier one of these is running of which no parameter is known yet.
     """
 
@@ -75,6 +77,7 @@ class Trials:
     reports: Array
     ended: NDArray[np.int64]
     pending: Array
+    progress: Progress
     unknown: bool
 
     @property
@@ -145,6 +148,7 @@ class History:
         ]
         pending = self._internal(running)
         known = np.isfinite(pending).any(1)
+        reports, reached = self._last_reports([running[i] for i in np.flatnonzero(known)])
         minimized = [each == StudyDirection.MINIMIZE for each in study.directions]
         signs = np.where(minimized, 1, -1)
         values = signs * self._values.reshape(-1, len(signs))
@@ -161,6 +165,7 @@ class History:
             reports=signs[0] * self._reports.values,  # of several objectives there are none
             ended=self._ended,
             pending=pending[known],
+            progress=Progress(signs[0] * reports, reached),
             unknown=any(running[i].number < asking for i in np.flatnonzero(~known)),
         )
 
@@ -179,7 +184,7 @@ class History:
         self._values = np.empty((0, 0))
         self._pruned = np.empty(0, dtype=bool)
         self._constraints: _Table[str] = _Table()
-        self._reports: _Table[int] = _Table()  # at the steps after which trials were pruned
+        self._reports: _Table[int] = _Table()
         self._ended = np.empty(0, dtype=np.int64)
         self._numbers = np.empty(0, dtype=int)
         self._most_overtakers = 0
@@ -231,8 +236,17 @@ class History:
         ends = [trial.last_step if trial.state == TrialState.PRUNED else None for trial in new]
         steps = [step for step in ends if step is not None]
         self._reports.grow([trial.intermediate_values for trial in new], steps)
-        columns = [-1 if end is None else self._reports.keys.index(end) for end in ends]
-        self._ended = np.concatenate([self._ended, np.array(columns, dtype=np.int64)])
+        self._ended = np.concatenate([self._ended, self._reports.columns(ends)])
+
+    def _last_reports(self, running: Sequence[FrozenTrial]) -> tuple[Array, NDArray[np.int64]]:
+        """The last report ``(p,)`` of each, NaN for none, and the column of its step."""
+        steps = [trial.last_step for trial in running]
+        self._reports.grow([], [step for step in steps if step is not None])
+        said = [
+            math.nan if step is None else trial.intermediate_values[step]
+            for trial, step in zip(running, steps, strict=True)
+        ]
+        return np.array(said, dtype=float), self._reports.columns(steps)
 
     def _overtakers(self, trial: FrozenTrial) -> int:
         """How many trials that began after this one are finished."""
@@ -270,13 +284,20 @@ class _Table(Generic[Key]):
     def grow(self, said: Sequence[Mapping[Key, float]], keys: Iterable[Key]) -> None:
         """Adds what new trials ``said``, and columns for those of ``keys`` that have none."""
         missing = [key for key in dict.fromkeys(keys) if key not in self.keys]
-        before = np.hstack([self.values, self._columns(self._said, missing)])
+        if not (missing or said):
+            return
+        before = np.hstack([self.values, self._tabulated(self._said, missing)])
         self.keys += missing
         self._said += said
-        self.values = np.vstack([before, self._columns(said, self.keys)])
+        self.values = np.vstack([before, self._tabulated(said, self.keys)])
+
+    def columns(self, keys: Sequence[Key | None]) -> NDArray[np.int64]:
+        """The column of each; -1 for None."""
+        columns = [-1 if key is None else self.keys.index(key) for key in keys]
+        return np.array(columns, dtype=np.int64)
 
     @staticmethod
-    def _columns(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
+    def _tabulated(said: Sequence[Mapping[Key, float]], keys: Sequence[Key]) -> Array:
         table = [[float(each.get(key, math.nan)) for key in keys] for each in said]
         return np.array(table, dtype=float).reshape(len(said), len(keys))
 

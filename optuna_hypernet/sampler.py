@@ -55,7 +55,8 @@ class HypernetSampler(BaseSampler):
        very first, when Optuna does not know the search space yet.
     2. From then on the finished trials are encoded, their values warped, and a gated
        hypernetwork with a Gaussian output layer is fitted to them by evidence.
-    3. The posterior is conditioned on finished trials, and on running ones for its spread.
+    3. The posterior is conditioned on finished trials, and on running ones: for its spread, and
+       for what their reports promise.
     4. Log expected improvement is raised by a screen, flips of discrete parameters, and gradient
        steps on the others; in the first 5 (d + 1) trials of d parameters within a trust region.
        Where trials have failed or violated a constraint, it is that of a trial which may, too;
@@ -67,11 +68,12 @@ class HypernetSampler(BaseSampler):
 
     Parameters whose range moves are searched in their latest range; conditional parameters are
     searched together with those on which they depend. Pruned trials count as no better than the
-    median of the complete ones; without a report, as worse than all. Of failed trials it is learnt
-    where others would fail; what they would have returned stays unknown. Of constraints
+    median of the complete ones; without a report, as worse than all. The last report of a running
+    trial is an observation, the surer the better reports at that step have foretold how complete
+    trials end; one that many others have overtaken is taken for abandoned. Of failed trials it is
+    learnt where others would fail; what they would have returned stays unknown. Of constraints
     (``trial.set_constraint``) it is learnt where they hold; the values of trials that violate them
-    still say what to expect elsewhere. A running trial that many others have overtaken is taken
-    for abandoned.
+    still say what to expect elsewhere.
 
     Each of several objectives has members of its own. What is to be improved upon, in all of them
     at once, are points on the Pareto front, drawn anew for every suggestion; and what is raised in

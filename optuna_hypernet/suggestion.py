@@ -25,6 +25,7 @@ from optuna_hypernet.space import Embedding
 from optuna_hypernet.space import Mask
 from optuna_hypernet.space import SearchSpace
 from optuna_hypernet.surrogate.ensemble import Ensemble
+from optuna_hypernet.surrogate.ensemble import Running
 from optuna_hypernet.surrogate.front import draw_directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.trust import trust_region
@@ -69,7 +70,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     """
     space = request.space
     rows, active = space.encode(trials.columns(space.names, trials.finished))
-    running, running_active = space.encode(trials.columns(space.names, trials.pending))
+    begun, begun_active = space.encode(trials.columns(space.names, trials.pending))
     asked = active.any(1)
     usable = asked & ~trials.failed
     complete = usable & ~trials.pruned
@@ -77,9 +78,9 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     surely = np.array([name == request.wanted for name in space.names])
     conditions = Conditions(space, rows[asked], active[asked], complete[asked], elsewhere, surely)
     domain = _domain(request, conditions)
-    tried_active = np.concatenate([active[asked], running_active])
+    tried_active = np.concatenate([active[asked], begun_active])
     current = conditions.current(tried_active)
-    tried, tried_active = np.concatenate([rows[asked], running])[current], tried_active[current]
+    tried, tried_active = np.concatenate([rows[asked], begun])[current], tried_active[current]
     outcomes = [each[usable] for each in trials.outcomes]
     inputs: Embedding = space
     needed = max(request.n_startup_trials, 1)
@@ -90,7 +91,7 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
             return _start(request, domain, tried, informed.settle(_sequence(request)))
         inputs = informed.judged(rows[usable], active[usable], outcomes)
     embedding = inputs.embed(rows[asked], active[asked])
-    pending = inputs.embed(running, running_active)
+    pending = inputs.embed(begun, begun_active)
     failed, constraints = trials.failed[asked], trials.constraints[asked]
     risk = risks.condition(inputs, embedding, failed, constraints, pending)
     if usable.sum() < needed:
@@ -100,8 +101,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     # Which of several objectives rises with a predicted loss is not known.
     columns = Columns(inputs.owner, inputs.ranged, inputs.tilt * (len(outcomes) == 1))
     likely = np.ones(len(pending), dtype=bool) if risk is None else risk.passes(pending)
-    known = embedding[usable[asked]]
-    beliefs = ensemble.condition(columns, known, outcomes, places, pending, likely, directions)
+    running, known = Running(pending, likely, trials.progress), embedding[usable[asked]]
+    beliefs = ensemble.condition(columns, known, outcomes, places, running, directions)
     seen = Seen(rows[usable], active[usable], places)
     # Each draws from the trial's beginning: where no branch is drawn, nothing else changes.
     branch = draw_branch(domain, inputs, beliefs, risk, seen, _generator(request))

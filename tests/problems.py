@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
@@ -13,8 +14,20 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
+from optuna_hypernet.space import Array
+from optuna_hypernet.space import Mask
+from optuna_hypernet.surrogate.ensemble import Running
+from optuna_hypernet.surrogate.outcomes import Progress
+
 
 CHOICES = (None, True, "adam", 3, 2.5)
+
+
+def silent(embedding: Array, likely: Mask) -> Running:
+    """Running trials without a report."""
+    return Running(
+        embedding, likely, Progress(np.full(len(likely), np.nan), np.full(len(likely), -1))
+    )
 
 
 def every_kind(trial: Trial) -> float:

@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.trial import Trial
+from problems import silent
 
 from optuna_hypernet import HypernetSampler
 from optuna_hypernet.branches import Branch
@@ -71,7 +72,7 @@ def drawn(
     outcomes = whole[ok]
     columns = Columns(space.owner, space.ranged, space.tilt)
     beliefs = Ensemble().condition(
-        columns, embedding[ok], [outcomes], outcomes.places, embedding[:0], none[:0]
+        columns, embedding[ok], [outcomes], outcomes.places, silent(embedding[:0], none[:0])
     )
     seen = Seen(rows[ok], active[ok], outcomes.places)
     found = [

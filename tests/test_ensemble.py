@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from differences import Array
+from problems import silent
 from scipy.stats import spearmanr
 
 import optuna_hypernet.surrogate.ensemble as module
@@ -50,7 +51,7 @@ def believed(
 ) -> Belief:
     """Of one objective."""
     (belief,) = ensemble.condition(
-        COLUMNS, embedding, [outcomes], outcomes.places, pending, likely
+        COLUMNS, embedding, [outcomes], outcomes.places, silent(pending, likely)
     )
     return belief
 
@@ -315,7 +316,8 @@ def front_of(
     assert directions is not None
     mask = np.full(len(pending), likely)
     places = directions.places(outcomes)
-    return Ensemble().condition(COLUMNS, embedding, outcomes, places, pending, mask, directions)
+    running = silent(pending, mask)
+    return Ensemble().condition(COLUMNS, embedding, outcomes, places, running, directions)
 
 
 def test_each_objective_has_members_of_its_own() -> None:

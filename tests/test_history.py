@@ -46,6 +46,9 @@ def assert_same(one: Trials, other: Trials) -> None:
     np.testing.assert_array_equal(one.pruned, other.pruned)
     for mine, its in zip(one.outcomes, other.outcomes, strict=True):
         np.testing.assert_array_equal(mine.expected(), its.expected())
+        np.testing.assert_array_equal(
+            mine.forecast(one.progress, mine.values), its.forecast(other.progress, its.values)
+        )
 
 
 def test_empty_study() -> None:
@@ -104,6 +107,32 @@ def test_reports_are_those_at_steps_where_trials_were_pruned(direction: str) -> 
     )
     assert trials.ended.tolist() == [-1, 0, 1, -1]
     assert_same(trials, History().read(study, NOBODY))
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_last_reports_of_running_trials_beside_what_was_reported_then(direction: str) -> None:
+    """Also of a trial that had no parameter yet, which is left out, and of a silent one."""
+    sign = 1 if direction == "minimize" else -1
+    study, history = optuna.create_study(direction=direction), History()
+    told(study, 0.1, 5.0, intermediate_values={0: 9.0, 1: 8.0, 2: 5.0})
+    running = [study.ask({"x": X}) for _ in range(3)]
+    study.ask().report(1.0, 0)
+    running[0].report(6.0, 0)
+    running[0].report(7.0, 2)
+    running[1].report(4.0, 1)
+    trials = history.read(study, NOBODY)
+
+    reports, reached = trials.progress
+    np.testing.assert_array_equal(sign * reports, [7.0, 4.0, math.nan])
+    assert [(sign * trials.reports)[0, k] for k in reached[:2]] == [5.0, 8.0]
+    assert reached[2] == -1
+    assert_same(trials, History().read(study, NOBODY))
+
+    running[1].report(3.0, 2)
+    study.tell(running[0], 7.0)
+    trials = history.read(study, NOBODY)
+    np.testing.assert_array_equal(sign * trials.progress.reports, [3.0, math.nan])
+    assert (sign * trials.reports)[:, trials.progress.reached[0]].tolist() == [5.0, 7.0]
 
 
 def test_trial_that_asks_is_not_pending() -> None:
@@ -348,6 +377,8 @@ def test_bit_by_bit_equals_at_once(kind: str, tmp_path: Path) -> None:
     for n in range(12):
         trial = study.ask()
         trial.suggest_float("x", 0, n + 1)
+        for step in range(1 + n % 3):
+            trial.report(float(7 * n % 5), step)
         if n % 3 == 0:
             trial.suggest_categorical("c", ["a", None, 3])
         if n % 4 == 1:

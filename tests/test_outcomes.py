@@ -7,6 +7,7 @@ import math
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import Trial
 from problems import optimized
 
@@ -15,6 +16,7 @@ from optuna_hypernet.surrogate.outcomes import Array
 from optuna_hypernet.surrogate.outcomes import Mask
 from optuna_hypernet.surrogate.outcomes import Outcomes
 from optuna_hypernet.surrogate.outcomes import Places
+from optuna_hypernet.surrogate.outcomes import Progress
 
 
 def whole(values: Array, pruned: Mask, reports: Array, ended: Places) -> Outcomes:
@@ -64,6 +66,48 @@ def test_without_complete_trials_to_compare_with_the_report_stays() -> None:
     apart = beside(COMPLETE, [3.0])
     apart.reports[:3] = math.nan  # they never reported at that step
     assert apart.expected()[-1] == 3.0
+
+
+def forecast(complete: list[tuple[float, float]], *reports: float, step: int = 0) -> list[Array]:
+    """Means and variances for running trials at that step; the complete ones told of step 0."""
+    outcomes = beside(complete, [])
+    progress = Progress(np.array(reports), np.full(len(reports), step))
+    return list(outcomes.forecast(progress, outcomes.values))
+
+
+def test_what_a_running_trial_promises_is_what_is_expected_of_a_pruned_one() -> None:
+    reports = [1.0, 2.0, 3.0, 5.0, 8.0, 1e9]
+
+    assert (
+        forecast(COMPLETE, *reports)[0].tolist()
+        == beside(COMPLETE, reports).expected()[3:].tolist()
+    )
+
+
+def test_variance_is_what_the_order_of_reports_missed_and_one_more() -> None:
+    in_order = [(2.0, 0.1), (4.0, 0.2), (6.0, 0.5)]
+    exchanged = [(2.0, 0.1), (4.0, 0.5), (6.0, 0.2)]  # 4 has come to .5, where .2 is expected
+
+    assert forecast(in_order, 3.0)[1] == pytest.approx(1 / 4)
+    assert forecast(exchanged, 3.0)[1] == pytest.approx((0.3**2 + 0.3**2 + 1) / 4)
+    assert forecast(in_order * 33, 3.0)[1] == pytest.approx(1 / 100)
+
+
+def test_nothing_is_promised_where_nothing_can_be_compared() -> None:
+    """Too few complete trials, no report, none that is a number, or none at all by then."""
+    for found in (
+        forecast(COMPLETE[:1], 3.0),
+        forecast(COMPLETE, math.nan),
+        forecast(COMPLETE, math.inf),
+        forecast(COMPLETE, 3.0, step=-1),
+    ):
+        assert np.isnan(found).all()
+
+    apart = beside(COMPLETE, [3.0])
+    apart.reports[:3] = math.nan
+    progress = Progress(np.array([3.0]), np.array([0]))
+    assert np.isnan(apart.forecast(progress, apart.values)).all()
+    assert np.shape(forecast(COMPLETE)) == (2, 0)
 
 
 def test_pruned_without_a_report_stays_infinitely_bad() -> None:
@@ -150,6 +194,36 @@ def best_value(pruner: optuna.pruners.BasePruner, seed: int) -> float:
         return loss
 
     return optimized(HypernetSampler(seed=seed), objective, 40, pruner=pruner).best_value
+
+
+def asked_while(report: float | None, seed: int) -> float:
+    """Where the next trial lies, of [0, 1], while one at .9 runs and has reported that.
+
+    All others lie below .5, and all curves are parallel.
+    """
+    study = optuna.create_study(sampler=HypernetSampler(seed=seed))
+    space = {"x": FloatDistribution(0, 1)}
+    for x in (0.05, 0.15, 0.25, 0.35, 0.45):
+        study.enqueue_trial({"x": x})
+        trial = study.ask(space)
+        loss = 1 + 0.05 * math.sin(40 * x)
+        for step in range(3):
+            trial.report(loss + 5 * math.exp(-step), step)
+        study.tell(trial, loss)
+    study.enqueue_trial({"x": 0.9})
+    running = study.ask(space)
+    if report is not None:
+        running.report(report, 0)
+    return float(study.ask(space).params["x"])
+
+
+def test_a_running_trial_that_reports_well_is_followed_and_one_that_does_badly_avoided() -> None:
+    """Of eight studies each; nothing else differs."""
+    good, silent, bad = (
+        np.mean([abs(asked_while(report, seed) - 0.9) for seed in range(8)])
+        for report in (5.9, None, 6.1)
+    )
+    assert good < silent < bad
 
 
 def test_pruned_trials_teach() -> None:

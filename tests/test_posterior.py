@@ -11,6 +11,7 @@ from optuna_hypernet.surrogate.hypernetwork import JITTER
 from optuna_hypernet.surrogate.hypernetwork import N_SHARED
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+from optuna_hypernet.surrogate.outcomes import Forecast
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
@@ -47,12 +48,21 @@ def bowl(embedding: Array) -> Array:
 
 
 def naive(
-    network: Hypernetwork, embedding: Array, values: Array, asked: Array, exact: int = 0
+    network: Hypernetwork,
+    embedding: Array,
+    values: Array,
+    asked: Array,
+    exact: int = 0,
+    more: Array | float = 0.0,
 ) -> tuple[Array, Array]:
-    """Mean and standard deviation by the textbook; the last ``exact`` rows have no noise."""
+    """Mean and standard deviation by the textbook; the last ``exact`` rows have no noise.
+
+    The others have as much ``more``, of members and rows.
+    """
     means, stds = [], []
+    more = np.broadcast_to(more, values.shape)
     for m in range(MEMBERS):
-        noise = np.full(len(embedding), network.noise[m])
+        noise = network.noise[m] + more[m]
         noise[len(embedding) - exact :] = JITTER
         inverse = np.linalg.inv(covariance(network, embedding, embedding)[m] + np.diag(noise))
         cross = covariance(network, asked, embedding)[m]
@@ -161,6 +171,33 @@ def test_expected_of_the_pending_is_what_the_finished_say(network: Hypernetwork)
     before, after = (Posterior(network, EMBEDDING, VALUES, each) for each in (None, PENDING))
 
     np.testing.assert_array_equal(after.expected, before.predict(PENDING)[0])
+
+
+def test_a_forecast_is_an_observation_with_its_own_variance(network: Hypernetwork) -> None:
+    """Of the last two; what is expected of all is what those and the finished say together."""
+    rng = np.random.default_rng(6)
+    mean, variance = rng.normal(size=(MEMBERS, 3)), rng.uniform(0.1, 2.0, (MEMBERS, 3))
+    mean[:, 0] = variance[:, 0] = np.nan
+    posterior = Posterior(network, EMBEDDING, VALUES, PENDING, Forecast(mean, variance))
+
+    told, values = np.vstack([EMBEDDING, PENDING[1:]]), np.hstack([VALUES, mean[:, 1:]])
+    more = np.hstack([np.zeros((MEMBERS, N)), variance[:, 1:]])
+    expected = naive(network, told, values, PENDING, more=more)[0]
+    np.testing.assert_allclose(posterior.expected, expected, rtol=1e-8)
+
+    embedding, values = np.vstack([EMBEDDING, PENDING]), np.hstack([VALUES, expected])
+    found = posterior.predict(ASKED)
+    wanted = naive(network, embedding, values, ASKED, exact=len(PENDING))
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5)
+
+
+def test_a_forecast_that_says_nothing_changes_nothing(network: Hypernetwork) -> None:
+    nothing = Forecast(*np.full((2, MEMBERS, 3), np.nan))
+    one = Posterior(network, EMBEDDING, VALUES, PENDING, nothing).predict(ASKED)
+    other = Posterior(network, EMBEDDING, VALUES, PENDING).predict(ASKED)
+
+    np.testing.assert_array_equal(one, other)
 
 
 def test_order_of_trials_does_not_matter(network: Hypernetwork) -> None:

@@ -21,8 +21,10 @@ from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.front import Directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+from optuna_hypernet.surrogate.outcomes import Forecast
 from optuna_hypernet.surrogate.outcomes import Outcomes
 from optuna_hypernet.surrogate.outcomes import Places
+from optuna_hypernet.surrogate.outcomes import Progress
 from optuna_hypernet.surrogate.posterior import Posterior
 
 
@@ -70,6 +72,20 @@ class Belief(NamedTuple):
     targets: Array
 
 
+class Running(NamedTuple):
+    """``p`` trials that have not ended.
+
+    Attributes:
+        embedding: ``(p, D)``.
+        likely: ``(p,)`` which of them are expected to be feasible.
+        progress: What they have reported.
+    """
+
+    embedding: Array
+    likely: Mask
+    progress: Progress
+
+
 class Fits(Generic[Fit]):
     """What a function makes of trials, kept for the last few sets of them.
 
@@ -108,8 +124,7 @@ class Ensemble:
         embedding: Array,
         outcomes: Sequence[Outcomes],
         places: Places,
-        pending: Array,
-        likely: Mask,
+        running: Running,
         directions: Directions | None = None,
     ) -> list[Belief]:
         """The members' posterior for each objective, and what it would be an improvement upon.
@@ -122,8 +137,7 @@ class Ensemble:
             embedding: ``(n, D)`` of the trials in the order in which they finished.
             outcomes: Of the same ``n``, in each objective.
             places: ``(n,)`` of each among them, 0 for the best.
-            pending: ``(p, D)`` of the running trials.
-            likely: ``(p,)`` which of these are expected to be feasible.
+            running: The trials that have not ended.
             directions: In which the front is to be improved upon, if there is one.
 
         Raises:
@@ -135,20 +149,21 @@ class Ensemble:
                 self._members(k, columns, embedding, each),
                 columns,
                 embedding[kept],
+                each[kept],
                 each.settled[kept],
-                pending,
+                running,
             )
             for k, each in enumerate(outcomes)
         ]
         feasible = outcomes[0].feasible[kept]
         if directions is None:
             targets = [
-                each.lowest(feasible, likely, whole.returned[kept])[:, None]
+                each.lowest(feasible, running.likely, whole.returned[kept])[:, None]
                 for each, whole in zip(known, outcomes, strict=True)
             ]
         else:
             expected = np.stack([each.expected() for each in known], axis=1)
-            points = directions.targets(expected[np.concatenate([feasible, likely])])
+            points = directions.targets(expected[np.concatenate([feasible, running.likely])])
             targets = [each.warped(column) for each, column in zip(known, points.T, strict=True)]
         return [
             Belief(each.posterior, each.log_weights, below)
@@ -170,19 +185,28 @@ class _Known:
         members: ``M`` of them.
         columns: Of the embedding.
         embedding: ``(n, D)`` of the trials.
+        outcomes: Of the same ``n``.
         values: ``(n,)``, settled.
-        pending: ``(p, D)`` of the running trials.
+        running: The trials that have not ended.
     """
 
     def __init__(
-        self, members: Members, columns: Columns, embedding: Array, values: Array, pending: Array
+        self,
+        members: Members,
+        columns: Columns,
+        embedding: Array,
+        outcomes: Outcomes,
+        values: Array,
+        running: Running,
     ) -> None:
         self._warps = members.warps
         self._values = values
         self._warped = np.stack([warp.warp(values, name) for name in members.warps])
         self.log_weights = members.log_weights
         network = Hypernetwork(members.theta, columns)
-        self.posterior = Posterior(network, embedding, self._warped, pending)
+        said = [outcomes.forecast(running.progress, row) for row in self._warped]
+        forecast = Forecast(*(np.stack(each) for each in zip(*said, strict=True)))
+        self.posterior = Posterior(network, embedding, self._warped, running.embedding, forecast)
 
     def lowest(self, feasible: Mask, likely: Mask, returned: Mask) -> Array:
         """The lowest mean ``(M,)`` at any trial that is feasible, less the least gain.

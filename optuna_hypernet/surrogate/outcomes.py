@@ -1,15 +1,19 @@
-"""What came of trials: objective values, and what may be expected of those that were pruned.
+"""What came of trials: objective values, and what reports say of those that have none.
 
 A pruned trial ends with a report at some step, and losses fall as training goes on: beside the
 values of complete trials that report says nothing. But complete trials have reported at that step,
 too. So what is expected of the pruned one in the end is the value that has the place among theirs
-which its report has among their reports: a map from quantiles to quantiles, for every step.
+which its report has among their reports: a map from quantiles to quantiles, for every step. It
+forecasts a running trial's value from its last report, too, and how far it has missed the complete
+ones' says how much the forecast is worth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,30 @@ Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]
 
 _FEWEST = 2  # complete trials that say how reports and values go together
+
+
+class Progress(NamedTuple):
+    """How far ``p`` running trials have come.
+
+    Attributes:
+        reports: ``(p,)`` the last one of each, smaller is better, NaN for none.
+        reached: ``(p,)`` the column of its step in :attr:`Outcomes.reports`, -1 for none.
+    """
+
+    reports: Array
+    reached: NDArray[np.int64]
+
+
+class Forecast(NamedTuple):
+    """What ``p`` running trials may come to, NaN for those of which nothing can be said.
+
+    Attributes:
+        mean: ``(..., p)``.
+        variance: ``(..., p)``.
+    """
+
+    mean: Array
+    variance: Array
 
 
 @dataclass(frozen=True)
@@ -46,7 +74,7 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, which: slice | Mask) -> Outcomes:
+    def __getitem__(self, which: slice | Mask | Places) -> Outcomes:
         """Those trials."""
         return Outcomes(
             self.values[which],
@@ -85,13 +113,34 @@ class Outcomes:
     def expected(self) -> Array:
         """Values ``(n,)``; of pruned trials, what they would have come to."""
         values = self.values.copy()
-        for step in np.unique(self.ended[self.ended >= 0]):
-            report = self.reports[:, step]
-            known = self.returned & np.isfinite(report)
-            early = (self.ended == step) & np.isfinite(report)
-            if np.count_nonzero(known) >= _FEWEST:
-                values[early] = _carried_on(report[early], report[known], self.values[known])
+        for at, known, reports in self._by_step(Progress(self.values, self.ended)):
+            values[at] = _carried_on(values[at], reports, self.values[known])
         return values
+
+    def forecast(self, progress: Progress, values: Array) -> Forecast:
+        """What ``p`` trials would come to, ``(p,)``, on the scale of ``values (n,)`` of these.
+
+        The variance is the mean square of what the map misses of known values, and of one more
+        that it misses by 1: these are standardised, and two in order prove nothing.
+        """
+        mean, variance = np.full((2, len(progress.reports)), np.nan)
+        for at, known, reports in self._by_step(progress):
+            mean[at] = _carried_on(progress.reports[at], reports, values[known])
+            missed = np.sort(values[known]) - values[known][np.argsort(reports, kind="stable")]
+            variance[at] = (missed @ missed + 1) / (len(missed) + 1)
+        return Forecast(mean, variance)
+
+    def _by_step(self, progress: Progress) -> Iterator[tuple[Mask, Mask, Array]]:
+        """For each step that ``p`` trials have come to, and of which complete ones tell enough.
+
+        Yields:
+            Which ``(p,)`` have come to it, which ``(n,)`` tell of it, and what they reported.
+        """
+        for step in np.unique(progress.reached[progress.reached >= 0]):
+            known = self.returned & np.isfinite(self.reports[:, step])
+            if np.count_nonzero(known) >= _FEWEST:
+                at = (progress.reached == step) & np.isfinite(progress.reports)
+                yield at, known, self.reports[known, step]
 
 
 def _carried_on(early: Array, reports: Array, values: Array) -> Array:

@@ -12,6 +12,7 @@ from optuna_hypernet.surrogate.evidence import cholesky
 from optuna_hypernet.surrogate.hypernetwork import JITTER
 from optuna_hypernet.surrogate.hypernetwork import Covariance
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
+from optuna_hypernet.surrogate.outcomes import Forecast
 
 
 Array = NDArray[np.float64]
@@ -30,8 +31,10 @@ class Posterior:
         network: The prior of the members.
         embedding: ``(n, D)`` of the trials.
         values: ``(M, n)`` warped objective values, one warp per member.
-        pending: ``(p, D)`` of configurations that are running. They narrow the spread and leave
-            the mean alone: they are conditioned on as if they returned what is expected of them.
+        pending: ``(p, D)`` of configurations that are running. They narrow the spread: they are
+            conditioned on as if they returned what is expected of them.
+        forecast: ``(M, p)`` what their reports say of that, to be weighed against what trials say.
+            Without one they leave the mean alone.
 
     Attributes:
         fitted: ``(M, n)`` posterior mean at the trials themselves.
@@ -43,7 +46,12 @@ class Posterior:
     """
 
     def __init__(
-        self, network: Hypernetwork, embedding: Array, values: Array, pending: Array | None = None
+        self,
+        network: Hypernetwork,
+        embedding: Array,
+        values: Array,
+        pending: Array | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         self._network = network
         noise = np.tile(network.noise[:, None], len(embedding))
@@ -53,6 +61,12 @@ class Posterior:
         precision = np.einsum("mij,mij->mj", self._whiten, self._whiten)
         self.left_out: Array = values - self._solution / precision
         if pending is not None and len(pending):
+            if forecast is not None and (said := ~np.isnan(forecast.mean).any(0)).any():
+                self._condition(
+                    np.concatenate([embedding, pending[said]]),
+                    np.hstack([values, forecast.mean[:, said]]),
+                    np.hstack([noise, network.noise[:, None] + forecast.variance[:, said]]),
+                )
             self.expected, _ = self.predict(pending)
             # Exact, whatever the noise: else a batch would crowd where noise leaves room.
             exact = np.full((len(noise), len(pending)), JITTER)
