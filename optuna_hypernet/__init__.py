@@ -16,7 +16,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
     conditions     which parameters are asked for under which choices, read off the trials
     surrogate/     λ → response, learnt from trials alone
       ensemble       members fitted at checkpoints, by warp and gates, weighed by order left out
-      outcomes       values, and what is expected of trials that were pruned
+      outcomes       values, and what reports of pruned and running trials promise
       front          of several objectives: where the Pareto front is to be improved upon
       warp           output warps
       evidence       log evidence, its gradient, and the fit of gates and amplitudes

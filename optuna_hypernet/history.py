@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 from typing import Generic
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.distributions import check_distribution_compatibility
+from optuna.study import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -27,10 +27,6 @@ from optuna_hypernet.space import Mask
 from optuna_hypernet.space import internal_row
 from optuna_hypernet.surrogate.outcomes import Outcomes
 from optuna_hypernet.surrogate.outcomes import Progress
-
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 
 Key = TypeVar("Key", int, str)
@@ -195,7 +191,9 @@ class History:
         Everything, if the study is another, or if a trial that finished earlier shows up only
         now: the order must be the one in which a new sampler would read them.
         """
-        trials = study.get_trials(deepcopy=False)
+        # The class's method, not the study's: under Hyperband a sampler is shown a study whose own
+        # gives the trials of one bracket. But in what they are worth brackets do not differ.
+        trials = Study.get_trials(study, deepcopy=False)
         finished = [trial for trial in trials if trial.state.is_finished()]
         new = [trial for trial in finished if self._seen.get(trial.number) is not trial]
         another_study = len(finished) - len(new) != len(self._seen)

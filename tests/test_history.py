@@ -438,25 +438,29 @@ def test_a_shorter_or_longer_other_study_is_noticed() -> None:
         assert history.finished == len(study.trials)
 
 
-def test_bracket_of_hyperband_is_a_study_of_its_own() -> None:
-    """One history is shown different subsets of the same study in turn."""
-    study, history = optuna.create_study(), History()
-    for n in range(8):
-        told(study, 0.1 * n, float(n))
+def test_trials_of_all_brackets_of_hyperband_are_read() -> None:
+    """A sampler is shown a study of one bracket, whose own method gives a part of them."""
+    shown, read = [], []
 
-    class Bracket:
-        directions = study.directions
+    class Watcher(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            shown.append(len(study.get_trials()) - 1)
+            read.append(len(History().read(study, trial.number).values))
+            return {}
 
-        def __init__(self, remainder: int) -> None:
-            self._remainder = remainder
+    def objective(trial: optuna.Trial) -> float:
+        for step in range(9):
+            trial.report(trial.suggest_float("x", 0, 1), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return 1.0
 
-        def get_trials(self, deepcopy: bool = True, states: Any = None) -> Any:
-            trials = study.get_trials(deepcopy=deepcopy, states=states)
-            return [trial for trial in trials if trial.number % 3 == self._remainder]
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
+    study = optuna.create_study(sampler=Watcher(seed=0), pruner=pruner)
+    study.optimize(objective, n_trials=20)
 
-    for remainder in (0, 1, 1, 2, 0):
-        values = history.read(Bracket(remainder), NOBODY).values[:, 0]
-        assert values.tolist() == [n for n in range(8) if n % 3 == remainder]
+    assert read == list(range(20))
+    assert max(shown) < 15
 
 
 def test_what_was_returned_does_not_change_later() -> None:
