@@ -47,7 +47,8 @@ def assert_same(one: Trials, other: Trials) -> None:
     for mine, its in zip(one.outcomes, other.outcomes, strict=True):
         np.testing.assert_array_equal(mine.expected(), its.expected())
         np.testing.assert_array_equal(
-            mine.forecast(one.progress, mine.values), its.forecast(other.progress, its.values)
+            mine.forecast(one.progress, mine.values[None]),
+            its.forecast(other.progress, its.values[None]),
         )
 
 

@@ -72,7 +72,7 @@ def forecast(complete: list[tuple[float, float]], *reports: float, step: int = 0
     """Means and variances for running trials at that step; the complete ones told of step 0."""
     outcomes = beside(complete, [])
     progress = Progress(np.array(reports), np.full(len(reports), step))
-    return list(outcomes.forecast(progress, outcomes.values))
+    return [each[0] for each in outcomes.forecast(progress, outcomes.values[None])]
 
 
 def test_what_a_running_trial_promises_is_what_is_expected_of_a_pruned_one() -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_promised_where_nothing_can_be_compared() -> None:
     apart = beside(COMPLETE, [3.0])
     apart.reports[:3] = math.nan
     progress = Progress(np.array([3.0]), np.array([0]))
-    assert np.isnan(apart.forecast(progress, apart.values)).all()
+    assert np.isnan(apart.forecast(progress, apart.values[None])).all()
     assert np.shape(forecast(COMPLETE)) == (2, 0)
 
 

@@ -21,7 +21,6 @@ from optuna_hypernet.surrogate.evidence import free_gates
 from optuna_hypernet.surrogate.front import Directions
 from optuna_hypernet.surrogate.hypernetwork import Columns
 from optuna_hypernet.surrogate.hypernetwork import Hypernetwork
-from optuna_hypernet.surrogate.outcomes import Forecast
 from optuna_hypernet.surrogate.outcomes import Outcomes
 from optuna_hypernet.surrogate.outcomes import Places
 from optuna_hypernet.surrogate.outcomes import Progress
@@ -204,8 +203,7 @@ class _Known:
         self._warped = np.stack([warp.warp(values, name) for name in members.warps])
         self.log_weights = members.log_weights
         network = Hypernetwork(members.theta, columns)
-        said = [outcomes.forecast(running.progress, row) for row in self._warped]
-        forecast = Forecast(*(np.stack(each) for each in zip(*said, strict=True)))
+        forecast = outcomes.forecast(running.progress, self._warped)
         self.posterior = Posterior(network, embedding, self._warped, running.embedding, forecast)
 
     def lowest(self, feasible: Mask, likely: Mask, returned: Mask) -> Array:

@@ -44,8 +44,8 @@ class Forecast(NamedTuple):
     """What ``p`` running trials may come to, NaN for those of which nothing can be said.
 
     Attributes:
-        mean: ``(..., p)``.
-        variance: ``(..., p)``.
+        mean: ``(M, p)`` on ``M`` scales.
+        variance: ``(M, p)``.
     """
 
     mean: Array
@@ -117,17 +117,19 @@ class Outcomes:
             values[at] = _carried_on(values[at], reports, self.values[known])
         return values
 
-    def forecast(self, progress: Progress, values: Array) -> Forecast:
-        """What ``p`` trials would come to, ``(p,)``, on the scale of ``values (n,)`` of these.
+    def forecast(self, progress: Progress, warped: Array) -> Forecast:
+        """What ``p`` trials would come to, on the ``M`` scales of ``warped (M, n)`` values.
 
         The variance is the mean square of what the map misses of known values, and of one more
         that it misses by 1: these are standardised, and two in order prove nothing.
         """
-        mean, variance = np.full((2, len(progress.reports)), np.nan)
+        mean, variance = np.full((2, len(warped), len(progress.reports)), np.nan)
         for at, known, reports in self._by_step(progress):
-            mean[at] = _carried_on(progress.reports[at], reports, values[known])
-            missed = np.sort(values[known]) - values[known][np.argsort(reports, kind="stable")]
-            variance[at] = (missed @ missed + 1) / (len(missed) + 1)
+            early, order = progress.reports[at], np.argsort(reports, kind="stable")
+            for m, values in enumerate(warped[:, known]):
+                mean[m, at] = _carried_on(early, reports, values)
+                missed = np.sort(values) - values[order]
+                variance[m, at] = (missed @ missed + 1) / (len(missed) + 1)
         return Forecast(mean, variance)
 
     def _by_step(self, progress: Progress) -> Iterator[tuple[Mask, Mask, Array]]:
