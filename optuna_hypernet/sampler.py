@@ -67,11 +67,12 @@ class HypernetSampler(BaseSampler):
     5. In a discrete space no configuration is proposed twice until all were tried.
 
     Parameters whose range moves are searched in their latest range; conditional parameters are
-    searched together with those on which they depend. Pruned trials count as no better than the
-    median of the complete ones; without a report, as worse than all. The last report of a running
-    trial is an observation, the surer the better reports at that step have foretold how complete
-    trials end; one that many others have overtaken is taken for abandoned. Of failed trials it is
-    learnt where others would fail; what they would have returned stays unknown. Of constraints
+    searched together with those on which they depend. A pruned trial counts as what its last
+    report promises beside those of complete ones at that step; if there are none, as no better
+    than the median; without a report, as worse than all. The last report of a running trial is an
+    observation, the surer the better reports at that step have foretold how complete trials end;
+    one that many others have overtaken is taken for abandoned. Of failed trials it is learnt where
+    others would fail; what they would have returned stays unknown. Of constraints
     (``trial.set_constraint``) it is learnt where they hold; the values of trials that violate them
     still say what to expect elsewhere.
 

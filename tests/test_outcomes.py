@@ -50,7 +50,16 @@ def test_lower_than_all_reports_is_as_good_as_the_best() -> None:
     outcomes = beside(COMPLETE, [1.0])
 
     assert outcomes.expected()[-1] == 0.1
-    assert outcomes.settled[-1] == outcomes.settled[0]  # which is the median
+    assert outcomes.settled[-1] == outcomes.settled[1]
+
+
+def test_where_no_report_can_be_compared_pruned_is_no_better_than_the_median() -> None:
+    outcomes = beside([*COMPLETE, (math.nan, 0.4)], [1.0, 0.01, 0.02])
+    outcomes.ended[-2:] = -1
+
+    assert outcomes.expected()[-3:].tolist() == [0.1, 0.01, 0.02]
+    complete_and_compared = np.sort(outcomes.settled[:-2])
+    assert (outcomes.settled[-2:] == complete_and_compared[2]).all()
 
 
 def test_values_of_complete_trials_stay() -> None:

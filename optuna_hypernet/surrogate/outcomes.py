@@ -58,7 +58,7 @@ class Outcomes:
 
     Attributes:
         values: ``(n,)`` objective values; of a pruned trial its last report.
-        pruned: ``(n,)`` which of them count as no better than the median of the others.
+        pruned: ``(n,)`` which of them were.
         violation: ``(n,)`` by how much constraints are violated, in all; 0 if a trial is feasible.
         reports: ``(n, s)`` what they reported at ``s`` steps, NaN for nothing.
         ended: ``(n,)`` the column of the step after which a trial was pruned; -1 if it was not,
@@ -108,14 +108,19 @@ class Outcomes:
     @cached_property
     def settled(self) -> Array:
         """Values ``(n,)`` that can be computed with: :func:`warp.settle` of :meth:`expected`."""
-        return warp.settle(self.expected(), self.pruned)
+        return warp.settle(self.expected(), self.pruned & np.isnan(self._carried))
 
     def expected(self) -> Array:
         """Values ``(n,)``; of pruned trials, what they would have come to."""
-        values = self.values.copy()
+        return np.where(np.isnan(self._carried), self.values, self._carried)
+
+    @cached_property
+    def _carried(self) -> Array:
+        """What pruned trials would have come to ``(n,)``; NaN where that cannot be said."""
+        carried = np.full(len(self), np.nan)
         for at, known, reports in self._by_step(Progress(self.values, self.ended)):
-            values[at] = _carried_on(values[at], reports, self.values[known])
-        return values
+            carried[at] = _carried_on(self.values[at], reports, self.values[known])
+        return carried
 
     def forecast(self, progress: Progress, warped: Array) -> Forecast:
         """What ``p`` trials would come to, on the ``M`` scales of ``warped (M, n)`` values.

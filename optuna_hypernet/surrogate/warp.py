@@ -25,8 +25,8 @@ def settle(values: Array, pruned: Mask) -> Array:
 
     * All is scaled by a power of two to within [-1, 1]: no digit is lost, 1e300 can be squared.
     * Infinities lie beyond the finite values, by as much as these lie apart.
-    * A pruned trial counts as no better than the median of the complete ones: that is what
-      pruning says, whatever its report was.
+    * Those of which nothing is known but that they were ``pruned (n,)`` count as no better than
+      the median of the others.
     """
     ok = np.isfinite(values)
     if not ok.any():
