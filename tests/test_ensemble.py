@@ -227,7 +227,7 @@ def test_what_ties_is_not_improved_upon_by_less_than_a_step() -> None:
 
 
 def test_pruned_trials_do_not_attract() -> None:
-    """A report that looks best of all is still no better than the median."""
+    """A report that none can be compared with is no better than the median, however low."""
     embedding, values = trials(21)
     worst = int(values.argmax())
     pruned = np.zeros(21, dtype=bool)

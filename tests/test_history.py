@@ -457,7 +457,8 @@ def test_trials_of_all_brackets_of_hyperband_are_read() -> None:
         return 1.0
 
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
-    study = optuna.create_study(sampler=Watcher(seed=0), pruner=pruner)
+    name = "brackets"  # of which, and of their numbers, trials' brackets are made
+    study = optuna.create_study(study_name=name, sampler=Watcher(seed=0), pruner=pruner)
     study.optimize(objective, n_trials=20)
 
     assert read == list(range(20))
