@@ -20,6 +20,7 @@ SUITES: dict[str, Suite] = {
     "tables-and-memory": {**tables.AND_MEMORY},
     "tables-and-another": {**tables.AND_ANOTHER},
     "tables-parallel": {**tables.PARALLEL},
+    "tables-choices": {**tables.CHOICES},
     "tables-conditional": {**tables.CONDITIONAL},
     "tables-again": {**tables.AGAIN},
     "trainings": {**trainings.SUITE},

@@ -239,6 +239,19 @@ def by_eight(name: str) -> Problem:
     )
 
 
+def of_choices(name: str) -> Problem:
+    """The problem `name`, with every number as a choice among those of its grid."""
+    whole, table = problem(name, noisy=False), read(*NAMES[name])
+    table = replace(table, choices=frozenset(table.grids))
+    return replace(
+        whole,
+        name=f"{name}-choices",
+        about=f"{whole.about} All parameters are choices, also among numbers.",
+        suggest=table.suggest,
+        evaluate=lambda params, rng: table.mean(params),
+    )
+
+
 def moved(table: Table, lift: float, stretch: float) -> Table:
     """Its mean values, 0 at the optimum and 1 at the median, then stretched and lifted."""
     means, reference = np.nanmean(table.values, axis=-1), table.reference()
@@ -287,5 +300,10 @@ CONSTRAINED = {f"{name}-limit": partial(with_less_memory, name, fails=False) for
 AND_MEMORY = {f"{name}-and-memory": partial(and_memory, name) for name in NAMES}
 AND_ANOTHER = {f"{name}-and-another": partial(and_another, name) for name in NAMES}
 PARALLEL = {f"{name}-by-eight": partial(by_eight, name) for name in NAMES}
+CHOICES = {
+    f"{name}-choices": partial(of_choices, name)
+    for name, (family, _) in NAMES.items()
+    if family != "NASBench201"  # which has no numbers
+}
 AGAIN = {f"{name}-again": partial(again, name) for name in NAMES}
 CONDITIONAL = {f"choice-{number:02d}": partial(choice, number) for number in range(14)}

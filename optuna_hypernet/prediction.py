@@ -79,7 +79,7 @@ class Interpolation:
         columns = Columns(space.owner, space.ranged, space.tilt)
         kept = thinned(levels, _N_FITTED)
         with one_blas_thread(), np.errstate(all="ignore"):
-            theta = fit(columns, embedding[kept], levels[None, kept], free_gates(space.d))
+            theta = fit(columns, embedding[kept], levels[None, kept], free_gates(columns.d))
             self._posterior = Posterior(Hypernetwork(theta, columns), embedding, levels[None])
         self.fitted: Array = self._posterior.fitted[0]
 
@@ -106,7 +106,7 @@ class Informed:
         prediction: Of parameters that are all in ``space``, with the same distributions.
 
     Attributes:
-        owner: ``(D + 1,)`` the parameter of each column; ``d`` for the prediction.
+        owner: ``(D + 1,)`` the input of each column; the prediction is the last.
         ranged: ``(D + 1,)`` true for numbers over their range; false for the prediction.
         tilt: ``(D + 1,)`` the prior mean's: it rises with the prediction, and with nothing else.
     """
@@ -116,7 +116,7 @@ class Informed:
         self._prediction = prediction
         self._columns = np.array([space.names.index(name) for name in prediction.space.names])
         self._scale = math.sqrt(space.d)  # it weighs as much as all parameters together
-        self.owner = np.append(space.owner, space.d)
+        self.owner = np.append(space.owner, space.owner[-1] + 1)
         self.ranged: Mask = np.append(space.ranged, False)
         self.tilt: Array = np.append(space.tilt, prediction.tilt / self._scale)
 

@@ -142,7 +142,7 @@ def _failing(fits: Fits[Array], columns: Columns, embedding: Array, failed: Mask
 
 def _fitted(columns: Columns, embedding: Array, labels: Array) -> Array:
     """``theta (1, d + 6)``."""
-    return fit(columns, embedding, labels[None], free_gates(int(columns.owner[-1]) + 1))
+    return fit(columns, embedding, labels[None], free_gates(columns.d))
 
 
 def _violating(

@@ -10,12 +10,13 @@ Notation, here and wherever rows are handled:
 * ``active``: ``(n, d)`` bools, false where a trial never asked for the parameter. Inactive
   entries of ``rows`` hold the cell that contains 0.5, so that equal params are equal rows.
 * ``embedding``: ``(n, D)``, what the hypernetwork reads: numbers from -1 to 1 over their range,
-  choices one-hot times sqrt(2), zeros where inactive.
+  choices one-hot times sqrt(2), zeros where inactive. Choices among numbers are both.
+* ``inputs``: the groups of its columns that have a gate of their own: one for every parameter, two
+  for a choice among numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from optuna.distributions import IntDistribution
 from optuna.distributions import distribution_to_json
 from optuna.distributions import json_to_distribution
 from scipy.special import wrightomega
+
+from optuna_hypernet.choices import Choices
 
 
 Array = NDArray[np.float64]
@@ -80,8 +83,8 @@ class SearchSpace:
         distributions: By name, in that order.
         cardinality: ``(d,)`` number of values of each discrete parameter, 0 if continuous.
         categorical: ``(d,)`` true for unordered parameters.
-        owner: ``(D,)`` the parameter that each embedding column belongs to.
-        ranged: ``(D,)`` true for numbers, which go from -1 to 1 over their range.
+        owner: ``(D,)`` the input that each embedding column belongs to, ascending.
+        ranged: ``(D,)`` true for a number that goes from -1 to 1 over its range.
         tilt: ``(D,)`` zeros: no direction is known to be worse.
         idle: ``(d,)`` what a row has for parameters that are not asked for: the middle.
 
@@ -103,18 +106,20 @@ class SearchSpace:
         self._slope = np.array([axis.slope for axis in axes], dtype=float)
         self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
-        self._recorded = {
-            j: recorded
+        self._choices = {
+            j: Choices(kind)
             for j, kind in enumerate(self.distributions.values())
             if isinstance(kind, CategoricalDistribution)
-            and len(recorded := _recorded(kind)) < len(kind.choices)
         }
-        width = np.where(self.categorical, self.cardinality, 1)
-        self.owner = np.repeat(np.arange(self.d), width)
-        self.ranged: Mask = ~self.categorical[self.owner]
+        kinds = [self._choices.get(j) for j in range(self.d)]
+        inputs = [(1,) if choices is None else choices.widths for choices in kinds]
+        widths = np.array([width for each in inputs for width in each], dtype=np.int64)
+        ranged = [[True] if choices is None else choices.ranged for choices in kinds]
+        self.owner = np.repeat(np.arange(len(widths)), widths)
+        self.ranged: Mask = np.concatenate([np.empty(0, dtype=bool), *ranged])
         self.tilt: Array = np.zeros(len(self.owner))
         self._numeric = np.flatnonzero(~self.categorical)
-        self._first = np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64)
+        self._first = np.cumsum([0, *map(len, ranged)])[:-1]
         self._hash = np.random.default_rng(0).random(self.d)
         self.idle: Array = self.snap(np.full((1, self.d), 0.5))[0]
 
@@ -134,8 +139,8 @@ class SearchSpace:
         """
         active = np.isfinite(internal)
         values = np.where(active, internal, np.where(self._log, 1.0, self._low))
-        for j, recorded in self._recorded.items():
-            values[:, j] = np.searchsorted(recorded, values[:, j])
+        for j, choices in self._choices.items():
+            values[:, j] = np.searchsorted(choices.recorded, values[:, j])
         positive = np.maximum(values[:, self._log], np.finfo(float).tiny)
         values[:, self._log] = self._scaled(positive, self._log)
         with np.errstate(over="ignore"):  # far outside of a tiny range
@@ -151,8 +156,8 @@ class SearchSpace:
         asked = ~np.isnan(row)
         row = np.where(asked, row, self.idle)
         levels = self.levels(row[None])[0]
-        for j, recorded in self._recorded.items():
-            levels[j] = recorded[levels[j]]
+        for j, choices in self._choices.items():
+            levels[j] = choices.recorded[levels[j]]
         positions = self._positions(row, slice(None))
         positions[self._log] = self._unscaled(positions[self._log], self._log)
         return {
@@ -203,15 +208,17 @@ class SearchSpace:
     def embed(self, rows: Array, active: Mask) -> Array:
         """Embedding ``(n, D)`` of rows.
 
-        Two choices of one parameter are 2 apart, as the ends of a range are.
+        Two choices of one parameter are 2 apart, as the ends of a range are, unless both are
+        numbers.
         """
         out = np.zeros((len(rows), len(self.owner)))
         j = self._numeric
         out[:, self._first[j]] = (2 * rows[:, j] - 1) * active[:, j]
         levels = self.levels(rows)
-        for k in np.flatnonzero(self.categorical):
+        for k, choices in self._choices.items():
             at = np.flatnonzero(active[:, k])
-            out[at, self._first[k] + levels[at, k]] = math.sqrt(2)
+            columns = slice(self._first[k], self._first[k] + sum(choices.widths))
+            out[at, columns] = choices.embed(levels[at, k])
         return out
 
     def pull(self, gradient: Array, rows: Array, active: Mask) -> Array:
@@ -297,7 +304,7 @@ def _axis(name: str, distribution: BaseDistribution) -> _Axis:
             "are never searched; leave it out of the search space."
         )
     if isinstance(distribution, CategoricalDistribution):
-        count = len(_recorded(distribution))
+        count = len(Choices(distribution).recorded)
         return _Axis("choice", count, -0.5, count - 0.5)
     if isinstance(distribution, IntDistribution | FloatDistribution):
         return _number(distribution)
@@ -322,18 +329,6 @@ def _number(distribution: IntDistribution | FloatDistribution) -> _Axis:
         return _Axis("linear", cells, low, high)
     slope = 0.0 if log else (math.log(high) - math.log(low)) / (high - low)
     return _Axis("log", cells, math.log(low) + slope * low, math.log(high) + slope * high, slope)
-
-
-def _recorded(distribution: CategoricalDistribution) -> Sequence[int]:
-    """Indices of the choices that a trial can be recorded with: of equal ones only the first.
-
-    0 and False are equal, say: Optuna cannot tell them apart, so a later one would never be seen.
-    """
-    choices = distribution.choices
-    with contextlib.suppress(TypeError):  # of what cannot be hashed
-        if len(set(choices)) == len(choices):
-            return range(len(choices))
-    return [k for k, one in enumerate(choices) if distribution.to_internal_repr(one) == k]
 
 
 def _value(distribution: BaseDistribution, position: float, level: int | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import hypothesis.strategies as st
@@ -309,7 +310,9 @@ def test_inactive_entries(data: DataObject) -> None:
     assert not active[1].any()
     assert rows[0, j] == rows[1, j]
     assert rows[0, j] == space.snap(np.full((1, space.d), 0.5))[0, j]
-    assert not space.embed(rows, active)[:, space.owner == j].any()
+    widths = [len(SearchSpace({one: kind}).owner) for one, kind in space.distributions.items()]
+    first = sum(widths[:j])
+    assert not space.embed(rows, active)[:, first : first + widths[j]].any()
 
 
 @pytest.mark.parametrize(
@@ -350,13 +353,26 @@ def test_any_number_is_encoded(kind: BaseDistribution, number: float) -> None:
 # Embedding.
 
 
+def _is_number(choice: Any) -> bool:
+    return type(choice) in {int, float} and not math.isnan(choice)
+
+
 def slow_embedding(space: SearchSpace, params: dict[str, Any]) -> list[float]:
     """The embedding of valid params, one number after the other."""
     out = []
     for name, kind in space.distributions.items():
         if isinstance(kind, CategoricalDistribution):
             chosen = int(kind.to_internal_repr(params[name])) if name in params else -1
-            out += [math.sqrt(2) if k == chosen else 0.0 for k in range(len(kind.choices))]
+            numbers = sorted(one for one in kind.choices if _is_number(one))
+            numbers *= len(numbers) > 2
+            if numbers:
+                of_it = [2 * (k + 0.5) / len(numbers) - 1 for k in range(len(numbers))]
+                places = dict(zip(numbers, of_it, strict=True))
+                choice = params.get(name)
+                out += [places[choice] if _is_number(choice) else 0.0]
+            for k, choice in enumerate(kind.choices):
+                size = 0.2 if numbers and _is_number(choice) else 1.0
+                out += [size * math.sqrt(2) if k == chosen else 0.0]
         elif name in params:
             rows, _ = encoded(SearchSpace({name: kind}), {name: params[name]})
             out += [2 * rows[0, 0] - 1]
@@ -388,6 +404,44 @@ def test_two_choices_are_as_far_apart_as_the_ends_of_a_range() -> None:
     assert space.owner.tolist() == [0, 0, 0, 1]
     assert np.linalg.norm(embedding[0] - embedding[1]) == pytest.approx(2)
     assert np.linalg.norm(embedding[0] - embedding[2]) == pytest.approx(2)
+
+
+def test_numbers_among_choices_are_in_their_order() -> None:
+    space = SearchSpace({"units": CategoricalDistribution([128, None, 32, 64, 256])})
+    units = [32, 64, 128, 256, None]
+    embedding = space.embed(*encoded(space, *({"units": one} for one in units)))
+    apart = np.linalg.norm(embedding[:, None] - embedding, axis=2)
+
+    assert space.owner.tolist() == [0, 1, 1, 1, 1, 1]
+    assert space.ranged.tolist() == [True, False, False, False, False, False]
+    assert embedding[:, 0].tolist() == [-0.75, -0.25, 0.25, 0.75, 0.0]
+    assert (np.diff(apart[0, :4]) > 0.2).all()
+    assert (apart[4, :4] > 1.4).all()
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ("32", "64", "128"),
+        (32, 64),
+        (None, 32, 64),
+        (False, True, 2, 3),
+        (math.nan, 1.0, 2.0),
+        (1 + 0j, 2j, 3j),
+    ],
+)
+def test_choices_without_an_order(choices: tuple[Any, ...]) -> None:
+    space = SearchSpace({"c": CategoricalDistribution(choices)})
+    embedding = space.embed(*encoded(space, *({"c": one} for one in choices)))
+
+    np.testing.assert_allclose(embedding, math.sqrt(2) * np.eye(len(choices)))
+
+
+@pytest.mark.parametrize("number", [10**400, Fraction(7, 2), np.float64(3.5), math.inf])
+def test_any_real_number_has_a_place(number: Any) -> None:
+    space = SearchSpace({"c": CategoricalDistribution([number, 2, 3])})
+
+    assert space.embed(*encoded(space, {"c": number}))[0, 0] == pytest.approx(2 / 3)
 
 
 @settings(max_examples=50)

@@ -241,12 +241,11 @@ def fit_members(columns: Columns, embedding: Array, values: Array) -> Members:
         embedding: ``(n, D)`` of the trials.
         values: ``(n,)`` settled objective values.
     """
-    d = int(columns.owner[-1]) + 1
     warps = list(warp.NAMES)
     targets = np.stack([warp.warp(values, name) for name in warps])
-    theta = fit(columns, embedding, targets, free_gates(d))
+    theta = fit(columns, embedding, targets, free_gates(columns.d))
     if len(values) < _FEW_TRIALS:
-        theta = np.concatenate([theta, fit(columns, embedding, targets, even_gates(d))])
+        theta = np.concatenate([theta, fit(columns, embedding, targets, even_gates(columns.d))])
         targets, warps = np.concatenate([targets, targets]), warps + warps
     left_out = Posterior(Hypernetwork(theta, columns), embedding, targets).left_out
     score = np.array([rank_correlation(mean, values) for mean in left_out])

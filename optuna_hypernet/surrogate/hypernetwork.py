@@ -4,7 +4,7 @@ The hypernetwork maps a configuration λ to the weights of a response model,
 
 .. math:: w(λ) = W ψ(g ∘ e(λ)), \qquad W \sim \mathcal N(0, I),
 
-with the embedding e(λ) of :mod:`optuna_hypernet.space`, one gate g_j = exp ρ_j per parameter
+with the embedding e(λ) of :mod:`optuna_hypernet.space`, one gate g_j = exp ρ_j per input of it
 (relevance, as in automatic relevance determination) and a trunk ψ with three parts: linear units,
 error-function units of one hidden layer, and random Fourier units. Only final values are seen
 here, so w(λ) is one number: the predicted level. With infinitely many units the head can be
@@ -31,8 +31,8 @@ The prior mean is a shallow bowl, the same for all members,
 over the numeric parameters: people choose ranges around what they find plausible. The tilt t is
 zero but for columns of which it is known that high ones are bad, such as a predicted loss.
 
-Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` parameters, ``D``
-embedding columns; ``theta (M, d + 6)`` holds logarithms: ``d`` gates, v_1, ..., v_4, β, noise.
+Notation: ``M`` members with their own weights, ``n`` or ``m`` rows, ``d`` inputs, ``D`` embedding
+columns; ``theta (M, d + 6)`` holds logarithms: ``d`` gates, v_1, ..., v_4, β, noise.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Columns(NamedTuple):
     """What the columns of an embedding are.
 
     Attributes:
-        owner: ``(D,)`` the parameter that each one belongs to, ascending.
+        owner: ``(D,)`` the input that each one belongs to, ascending from 0.
         ranged: ``(D,)`` true for a number that goes from -1 to 1 over its range.
         tilt: ``(D,)`` by how much the prior mean of a response rises with each.
     """
@@ -73,6 +73,11 @@ class Columns(NamedTuple):
     owner: NDArray[np.int64]
     ranged: NDArray[np.bool_]
     tilt: Array
+
+    @property
+    def d(self) -> int:
+        """Number of inputs."""
+        return int(self.owner[-1]) + 1
 
 
 class Hypernetwork:
