@@ -12,6 +12,7 @@ The map of the sampler, in the order in which a suggestion passes through it::
                    sees a Study
     history        a study's trials as arrays, each finished trial read once
     space          SearchSpace: params ↔ rows of [0, 1]^d, and the embedding of rows
+    choices        what is read of a choice, and of one among numbers
     suggestion     one suggestion: start, condition, descend; knows no Study
     conditions     which parameters are asked for under which choices, read off the trials
     surrogate/     λ → response, learnt from trials alone

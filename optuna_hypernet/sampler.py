@@ -66,8 +66,9 @@ class HypernetSampler(BaseSampler):
        of what they ask for.
     5. In a discrete space no configuration is proposed twice until all were tried.
 
-    Parameters whose range moves are searched in their latest range; conditional parameters are
-    searched together with those on which they depend. A pruned trial counts as what its last
+    Choices among three numbers or more are read in their order as well as one by one, and trials
+    tell whether it means something. Parameters whose range moves are searched in their latest
+    range; conditional parameters are searched together with those on which they depend. A pruned trial counts as what its last
     report promises beside those of complete ones at that step; if there are none, as no better
     than the median; without a report, as worse than all. The last report of a running trial is an
     observation, the surer the better reports at that step have foretold how complete trials end;

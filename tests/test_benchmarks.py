@@ -311,6 +311,7 @@ def test_the_log_has_what_the_archive_tells_of_failing_tables() -> None:
         ("tables-conditional", "conditional.npz", 140, 20),
         ("tables-constrained", "constrained.npz", 140, 20),
         ("tables-parallel", "parallel.npz", 140, 20),
+        ("tables-choices", "choices.npz", 110, 10),
         ("tables-and-memory", "two-objectives.npz", 140, 20),
         ("tables-and-another", "two-objectives.npz", 70, 20),
         ("tables-again", "sources.npz", 140, 10),
