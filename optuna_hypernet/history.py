@@ -48,8 +48,8 @@ class Trials:
         lows: ``(n, k)`` where the range of each numeric one began in that trial, NaN else.
         highs: ``(n, k)`` where it ended.
         values: ``(n, m)`` of each of ``m`` objectives, smaller is better: NaN for a failed trial,
-            the last report of a pruned one, infinity for one that was pruned without. Infinities
-            are kept.
+            and for one that is infinitely bad; the last report of a pruned one, infinity for one
+            that was pruned without.
         pruned: ``(n,)``.
         constraints: ``(n, c)`` of each of ``c`` constraints; one is violated where it is above 0,
             and NaN where a trial says nothing of it.
@@ -83,7 +83,7 @@ class Trials:
 
     @property
     def failed(self) -> Mask:
-        """Which of the finished ones ``(n,)`` failed."""
+        """Which of the finished ones ``(n,)`` failed: they have no value to learn from."""
         return np.asarray(np.isnan(self.values).any(1))
 
     @property
@@ -148,6 +148,8 @@ class History:
         minimized = [each == StudyDirection.MINIMIZE for each in study.directions]
         signs = np.where(minimized, 1, -1)
         values = signs * self._values.reshape(-1, len(signs))
+        # Who returns infinity has caught what others raise.
+        values[~self._pruned[:, None] & (values == math.inf)] = math.nan
         values[self._pruned[:, None] & np.isnan(values)] = math.inf
         return Trials(
             names=list(self._names),

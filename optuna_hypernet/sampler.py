@@ -68,14 +68,15 @@ class HypernetSampler(BaseSampler):
 
     Choices among three numbers or more are read in their order as well as one by one, and trials
     tell whether it means something. Parameters whose range moves are searched in their latest
-    range; conditional parameters are searched together with those on which they depend. A pruned trial counts as what its last
-    report promises beside those of complete ones at that step; if there are none, as no better
-    than the median; without a report, as worse than all. The last report of a running trial is an
-    observation, the surer the better reports at that step have foretold how complete trials end;
-    one that many others have overtaken is taken for abandoned. Of failed trials it is learnt where
-    others would fail; what they would have returned stays unknown. Of constraints
-    (``trial.set_constraint``) it is learnt where they hold; the values of trials that violate them
-    still say what to expect elsewhere.
+    range; conditional parameters are searched together with those on which they depend. A pruned
+    trial counts as what its last report promises beside those of complete ones at that step; if
+    there are none, as no better than the median; without a report, as worse than all. The last
+    report of a running trial is an observation, the surer the better reports at that step have
+    foretold how complete trials end; one that many others have overtaken is taken for abandoned.
+    Of failed trials, and those that returned an infinite loss, it is learnt where others would
+    fail; what they would have returned stays unknown. Of constraints (``trial.set_constraint``) it
+    is learnt where they hold; the values of trials that violate them still say what to expect
+    elsewhere.
 
     Each of several objectives has members of its own. What is to be improved upon, in all of them
     at once, are points on the Pareto front, drawn anew for every suggestion; and what is raised in
@@ -111,7 +112,8 @@ class HypernetSampler(BaseSampler):
             with ``n_jobs`` other than 1 is not repeatable.
         n_startup_trials:
             Number of trials with a value, complete or pruned, from which the hypernetwork takes
-            over; 1 with a ``training`` or ``source_studies``.
+            over; 1 with a ``training`` or ``source_studies``. Where most fail, that is once there
+            are twice as many trials, and one with a value.
         independent_sampler:
             Sampler for whatever cannot be searched together with the rest: the first trial, and
             parameters that no trial had before. Defaults to

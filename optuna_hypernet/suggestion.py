@@ -44,8 +44,8 @@ class Request:
         fixed: ``(d,)`` internal representation of what the trial has already, NaN elsewhere.
         number: The trial's number.
         seed: The sampler's.
-        n_startup_trials: Number of usable trials from which the surrogate takes over; with a
-            prediction that is one.
+        n_startup_trials: Number of usable trials from which the surrogate takes over, or half of
+            what there are if one is usable; with a prediction that is one.
         prediction: Of hyper-training or of source studies, whose parameters are all in ``space``;
             None without.
         wanted: The parameter that the trial is asking for just now; None if it may be any.
@@ -94,7 +94,8 @@ def suggest(request: Request, trials: Trials, ensemble: Ensemble, risks: Risks) 
     pending = inputs.embed(begun, begun_active)
     failed, constraints = trials.failed[asked], trials.constraints[asked]
     risk = risks.condition(inputs, embedding, failed, constraints, pending)
-    if usable.sum() < needed:
+    enough = usable.sum() >= needed or asked.sum() >= 2 * needed  # where most fail
+    if not (enough and usable.any()):
         return _start(request, domain, tried, _sequence(request), risk)
     directions = draw_directions(outcomes, _generator(request))
     places = outcomes[0].places if directions is None else directions.places(outcomes)

@@ -85,9 +85,10 @@ def test_every_state() -> None:
     trials = History().read(study, NOBODY)
 
     assert trials.columns(["x"], trials.finished)[:, 0].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    values = [5, math.nan, math.inf, 2, math.inf, math.inf]
+    values = [5, math.nan, math.inf, 2, math.inf, math.nan]
     np.testing.assert_array_equal(trials.values[:, 0], values)
     assert trials.pruned.tolist() == [False, False, True, True, True, False]
+    assert trials.failed.tolist() == [False, True, False, False, False, True]
     assert trials.columns(["x"], trials.pending).tolist() == [[0.7]]
 
 
@@ -271,11 +272,10 @@ def test_smaller_is_better_in_both_directions(direction: str, sign: int) -> None
     told(study, 0.2, math.inf)
     told(study, 0.3, state=TrialState.PRUNED, intermediate_values={0: -2.0})
 
-    assert History().read(study, NOBODY).values[:, 0].tolist() == [
-        sign,
-        sign * math.inf,
-        -2 * sign,
-    ]
+    np.testing.assert_array_equal(
+        History().read(study, NOBODY).values[:, 0],
+        [sign, math.nan if sign > 0 else -math.inf, -2 * sign],
+    )
 
 
 # Distributions.

@@ -217,7 +217,7 @@ def failing(fails: Callable[[float, float], bool], how: str = "raise") -> Callab
         if fails(x, y):
             if how == "raise":
                 raise MemoryError
-            return math.nan
+            return float(how)
         return (1 - x) + (y - 0.5) ** 2
 
     return objective
@@ -233,12 +233,33 @@ def n_failed(study: optuna.Study) -> int:
     return sum(trial.state == TrialState.FAIL for trial in study.trials)
 
 
-@pytest.mark.parametrize(("how", "seed"), [("raise", 0), ("nan", 1)])
+@pytest.mark.parametrize(("how", "seed"), [("raise", 0), ("nan", 1), ("inf", 1)])
 def test_the_edge_of_a_region_of_failures_is_found(how: str, seed: int) -> None:
     """Where the best there is lies; without anything learnt 36 of 40 fail, and .46 is reached."""
     study = study_of(failing(lambda x, y: x > 0.7, how), 40, seed)
 
     assert study.best_value < 0.32
+
+
+@pytest.mark.parametrize("how", ["raise", "inf"])
+def test_where_nearly_all_fail_one_that_did_not_is_enough(how: str) -> None:
+    """One configuration in forty does not."""
+    x = [f"x{i}" for i in range(4)]
+
+    def objective(trial: Trial) -> float:
+        values = [trial.suggest_float(name, 0, 1) for name in x]
+        if max(values) >= 0.4:
+            if how == "raise":
+                raise MemoryError
+            return float(how)
+        return sum((value - 0.15) ** 2 for value in values)
+
+    for seed in range(3):
+        study = optuna.create_study(sampler=HypernetSampler(seed=seed))
+        study.enqueue_trial(dict.fromkeys(x, 0.38))
+        study.optimize(objective, n_trials=40, catch=MemoryError)
+
+        assert study.best_value < 0.01
 
 
 @pytest.mark.parametrize("seed", range(3))
