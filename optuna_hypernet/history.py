@@ -35,6 +35,9 @@ Key = TypeVar("Key", int, str)
 # so many times the most that any trial so far had before it came to its end itself.
 _OVERTAKEN, _TIMES_OVERTAKEN = 10, 3
 
+# From how many trials on a value may stand for failures, and others say that it does.
+_FEWEST_ALIKE, _FEWEST_OTHERS = 3, 2
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -48,8 +51,8 @@ class Trials:
         lows: ``(n, k)`` where the range of each numeric one began in that trial, NaN else.
         highs: ``(n, k)`` where it ended.
         values: ``(n, m)`` of each of ``m`` objectives, smaller is better: NaN for a failed trial,
-            and for one that is infinitely bad; the last report of a pruned one, infinity for one
-            that was pruned without.
+            and for one that returned infinity, or another number, in place of failing; the last
+            report of a pruned one, infinity for one that was pruned without.
         pruned: ``(n,)``.
         constraints: ``(n, c)`` of each of ``c`` constraints; one is violated where it is above 0,
             and NaN where a trial says nothing of it.
@@ -148,8 +151,10 @@ class History:
         minimized = [each == StudyDirection.MINIMIZE for each in study.directions]
         signs = np.where(minimized, 1, -1)
         values = signs * self._values.reshape(-1, len(signs))
-        # Who returns infinity has caught what others raise.
+        # Who returns infinity, or one number again and again, has caught what others raise.
         values[~self._pruned[:, None] & (values == math.inf)] = math.nan
+        if len(signs) == 1:  # of several objectives, the worst in one may be the best in another
+            values[_stands_for_failures(np.where(self._pruned, math.nan, values[:, 0]))] = math.nan
         values[self._pruned[:, None] & np.isnan(values)] = math.inf
         return Trials(
             names=list(self._names),
@@ -333,6 +338,21 @@ def _values(trial: FrozenTrial, objectives: int) -> list[float]:
     if trial.state == TrialState.PRUNED and trial.last_step is not None:
         return [float(trial.intermediate_values[trial.last_step])] * objectives
     return [math.nan] * objectives
+
+
+def _stands_for_failures(values: Array) -> Mask:
+    """Which of ``values (n,)``, NaN for none, are returned where others would raise.
+
+    Such as an accuracy of 0, or a loss of 1e9: the worst of all, more than once or twice, and
+    further from the others than these are from each other.
+    """
+    finite = values[np.isfinite(values)] / 4  # so that no difference overflows
+    worst = finite.max(initial=-math.inf)
+    others = finite[finite < worst]
+    if len(finite) - len(others) < _FEWEST_ALIKE or len(others) < _FEWEST_OTHERS:
+        return np.zeros(len(values), dtype=bool)
+    apart = worst - others.max() > others.max() - others.min()
+    return np.asarray((values / 4 == worst) & apart)
 
 
 def _constraints(trial: FrozenTrial) -> dict[str, float]:

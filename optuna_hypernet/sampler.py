@@ -73,10 +73,10 @@ class HypernetSampler(BaseSampler):
     there are none, as no better than the median; without a report, as worse than all. The last
     report of a running trial is an observation, the surer the better reports at that step have
     foretold how complete trials end; one that many others have overtaken is taken for abandoned.
-    Of failed trials, and those that returned an infinite loss, it is learnt where others would
-    fail; what they would have returned stays unknown. Of constraints (``trial.set_constraint``) it
-    is learnt where they hold; the values of trials that violate them still say what to expect
-    elsewhere.
+    Of failed trials, and those that returned an infinite loss or, three of them or more, one far
+    worse than all others, it is learnt where others would fail; what they would have returned
+    stays unknown. Of constraints (``trial.set_constraint``) it is learnt where they hold; the
+    values of trials that violate them still say what to expect elsewhere.
 
     Each of several objectives has members of its own. What is to be improved upon, in all of them
     at once, are points on the Pareto front, drawn anew for every suggestion; and what is raised in

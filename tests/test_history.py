@@ -278,6 +278,44 @@ def test_smaller_is_better_in_both_directions(direction: str, sign: int) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "failed"),
+    [
+        ([1e9, 0.3, 1e9, 0.2, 1e9], [True, False, True, False, True]),
+        ([1.7e308, -1.7e308, 1.7e308, -1.6e308, 1.7e308], [True, False, True, False, True]),
+        ([1e9, 0.3, 1e9, 0.2], [False] * 4),  # twice may be chance
+        ([1e9, 1e9, 1e9, 0.2], [False] * 4),  # so may be one that is better
+        ([0.9, 0.9, 0.9, 0.1, 0.6], [False] * 5),  # a plateau next to others
+        ([0.9, 0.9, 0.9, -math.inf, 0.6, 0.5], [True, True, True, False, False, False]),
+        ([0.3, 0.3, 0.3], [False] * 3),
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1), ("maximize", -1)])
+def test_numbers_that_stand_for_failures(
+    values: list[float], failed: list[bool], direction: str, sign: int
+) -> None:
+    study = optuna.create_study(direction=direction)
+    for value in values:
+        told(study, 0.5, sign * value)
+
+    assert History().read(study, NOBODY).failed.tolist() == failed
+
+
+def test_neither_reports_nor_one_of_several_objectives_stand_for_failures() -> None:
+    pruned = optuna.create_study()
+    for value in (1e9, 1e9, 1e9):
+        told(pruned, 0.5, state=TrialState.PRUNED, intermediate_values={0: value})
+    both = optuna.create_study(directions=["minimize", "minimize"])
+    for accuracy, memory in ((0.1, 9e9), (0.2, 9e9), (0.3, 9e9), (0.5, 1.0), (0.6, 2.0)):
+        both.add_trial(create_trial(values=[accuracy, memory]))
+    for value in (0.3, 0.2):
+        told(pruned, 0.5, value)
+
+    assert not History().read(pruned, NOBODY).failed.any()
+    assert not History().read(both, NOBODY).failed.any()
+
+
 # Distributions.
 
 
