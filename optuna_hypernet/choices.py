@@ -41,20 +41,19 @@ class Choices:
 
     def __init__(self, kind: CategoricalDistribution) -> None:
         self.recorded = _recorded(kind)
-        self._grades = _grades([kind.choices[k] for k in self.recorded])
-        numbers = np.isfinite(self._grades)
+        grades = _grades([kind.choices[k] for k in self.recorded])
+        numbers = np.isfinite(grades)
         count = len(numbers)
         self.widths = (1, count) if numbers.any() else (count,)
         self.ranged = np.arange(sum(self.widths)) < sum(self.widths) - count
+        self._grades = np.nan_to_num(grades)
         self._heights = math.sqrt(2) * np.where(numbers, _APART, 1.0)
 
-    def embed(self, levels: NDArray[np.int64]) -> Array:
-        """Columns ``(n, sum(widths))`` of the choices ``levels (n,)`` among the ``c``."""
-        out = np.zeros((len(levels), sum(self.widths)))
+    def embed(self, out: Array, at: NDArray[np.int64], levels: NDArray[np.int64]) -> None:
+        """Writes choices ``levels (m,)`` into rows ``at (m,)`` of zeros ``(n, sum(widths))``."""
         if len(self.widths) > 1:
-            out[:, 0] = np.nan_to_num(self._grades[levels])
-        out[np.arange(len(levels)), levels - len(self._grades)] = self._heights[levels]
-        return out
+            out[at, 0] = self._grades[levels]
+        out[at, levels - len(self._grades)] = self._heights[levels]
 
 
 def _recorded(kind: CategoricalDistribution) -> Sequence[int]:

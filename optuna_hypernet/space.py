@@ -95,7 +95,20 @@ class SearchSpace:
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self.names = sorted(distributions)
         self.distributions = {name: distributions[name] for name in self.names}
-        axes = [_axis(name, distribution) for name, distribution in self.distributions.items()]
+        self._choices = {
+            j: Choices(kind)
+            for j, kind in enumerate(self.distributions.values())
+            if isinstance(kind, CategoricalDistribution)
+        }
+        # Of those whose cells are not just the indices of their choices.
+        self._recorded = {
+            j: choices.recorded
+            for j, choices in self._choices.items()
+            if choices.recorded[-1] >= len(choices.recorded)
+        }
+        of_each = [self._choices.get(j) for j in range(self.d)]
+        kinds = zip(self.names, self.distributions.values(), of_each, strict=True)
+        axes = [_axis(*each) for each in kinds]
         self.categorical: Mask = np.array([axis.kind == "choice" for axis in axes], dtype=bool)
         self.cardinality = np.array([axis.cells for axis in axes], dtype=np.int64)
         self._low = np.array([axis.low for axis in axes], dtype=float)
@@ -106,15 +119,9 @@ class SearchSpace:
         self._slope = np.array([axis.slope for axis in axes], dtype=float)
         self._linear_cells = np.flatnonzero((self.cardinality > 0) & ~self._log)
         self._log_cells = np.flatnonzero((self.cardinality > 0) & self._log)
-        self._choices = {
-            j: Choices(kind)
-            for j, kind in enumerate(self.distributions.values())
-            if isinstance(kind, CategoricalDistribution)
-        }
-        kinds = [self._choices.get(j) for j in range(self.d)]
-        inputs = [(1,) if choices is None else choices.widths for choices in kinds]
+        inputs = [(1,) if choices is None else choices.widths for choices in of_each]
         widths = np.array([width for each in inputs for width in each], dtype=np.int64)
-        ranged = [[True] if choices is None else choices.ranged for choices in kinds]
+        ranged = [[True] if choices is None else choices.ranged for choices in of_each]
         self.owner = np.repeat(np.arange(len(widths)), widths)
         self.ranged: Mask = np.concatenate([np.empty(0, dtype=bool), *ranged])
         self.tilt: Array = np.zeros(len(self.owner))
@@ -139,8 +146,8 @@ class SearchSpace:
         """
         active = np.isfinite(internal)
         values = np.where(active, internal, np.where(self._log, 1.0, self._low))
-        for j, choices in self._choices.items():
-            values[:, j] = np.searchsorted(choices.recorded, values[:, j])
+        for j, recorded in self._recorded.items():
+            values[:, j] = np.searchsorted(recorded, values[:, j])
         positive = np.maximum(values[:, self._log], np.finfo(float).tiny)
         values[:, self._log] = self._scaled(positive, self._log)
         with np.errstate(over="ignore"):  # far outside of a tiny range
@@ -156,8 +163,8 @@ class SearchSpace:
         asked = ~np.isnan(row)
         row = np.where(asked, row, self.idle)
         levels = self.levels(row[None])[0]
-        for j, choices in self._choices.items():
-            levels[j] = choices.recorded[levels[j]]
+        for j, recorded in self._recorded.items():
+            levels[j] = recorded[levels[j]]
         positions = self._positions(row, slice(None))
         positions[self._log] = self._unscaled(positions[self._log], self._log)
         return {
@@ -217,8 +224,8 @@ class SearchSpace:
         levels = self.levels(rows)
         for k, choices in self._choices.items():
             at = np.flatnonzero(active[:, k])
-            columns = slice(self._first[k], self._first[k] + sum(choices.widths))
-            out[at, columns] = choices.embed(levels[at, k])
+            columns = slice(self._first[k], self._first[k] + len(choices.ranged))
+            choices.embed(out[:, columns], at, levels[at, k])
         return out
 
     def pull(self, gradient: Array, rows: Array, active: Mask) -> Array:
@@ -297,14 +304,14 @@ class _Axis(NamedTuple):
     slope: float = 0.0
 
 
-def _axis(name: str, distribution: BaseDistribution) -> _Axis:
+def _axis(name: str, distribution: BaseDistribution, choices: Choices | None) -> _Axis:
     if distribution.single():
         raise ValueError(
             f"Parameter {name!r} has a single value: {distribution}. Single-valued parameters "
             "are never searched; leave it out of the search space."
         )
-    if isinstance(distribution, CategoricalDistribution):
-        count = len(Choices(distribution).recorded)
+    if choices is not None:
+        count = len(choices.recorded)
         return _Axis("choice", count, -0.5, count - 0.5)
     if isinstance(distribution, IntDistribution | FloatDistribution):
         return _number(distribution)
